@@ -1,0 +1,153 @@
+# Mailfleet. `make` alone explains itself: the comment after each target's name is its help.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+RECIPIENTS ?= 20000
+export RECIPIENTS
+
+.PHONY: help
+help: ## what can be made here
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
+
+# --- what the other targets need -------------------------------------------------------------------
+.PHONY: packages
+packages: ## install the Debian packages that tests and cluster need (root only; else says what is missing)
+	@deploy/debian-packages.sh tests cluster
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## the virtual environment with all that development needs
+
+.PHONY: requirements
+requirements: venv ## pin the requirements again, with hashes and without addresses (needs uv on PATH)
+	for set in "operator:--extra operator" "sender:--extra sender" "dev:--extra operator --extra sender --group dev"; do \
+	  UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-annotate --no-emit-index-url --no-emit-find-links $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
+
+# --- checks ----------------------------------------------------------------------------------------
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: test-unit
+test-unit: venv ## the tests that need nothing but Python: seconds
+	$(VENV)/bin/pytest tests/unit
+
+.PHONY: nightly
+nightly: venv ## 10,000 examples for each SMTP mode instead of the 500 of the tests (15 minutes)
+	MAILFLEET_EXAMPLES=10000 $(VENV)/bin/pytest --timeout 1800 tests/unit/test_smtp_model.py
+
+.PHONY: test-integration
+test-integration: venv ## the tests on real Postgres, Redis and SMTP servers
+	@deploy/debian-packages.sh tests
+	$(VENV)/bin/pytest tests/integration
+
+# --- cluster and images ----------------------------------------------------------------------------
+# Python's standard library is all that this needs. What was built is kept in $MAILFLEET_CACHE (~/.cache/mailfleet).
+CLUSTER_TOOL := PYTHONPATH=deploy/cluster python3 -B -m mailfleet_cluster
+
+.PHONY: cluster
+cluster: ## a Kubernetes: CLUSTER=existing (with KUBECONFIG), else kind, else the official components as processes
+	@$(CLUSTER_TOOL) up
+
+.PHONY: images
+images: ## the images of Mailfleet and its demo, built and brought to the cluster; prints their names
+	@$(CLUSTER_TOOL) images
+
+.PHONY: warm
+warm: ## build what the cluster needs and what takes minutes, without starting it
+	@$(CLUSTER_TOOL) warm
+
+.PHONY: cluster-down
+cluster-down: ## remove the cluster and all that belongs to it, also after a crash
+	@$(CLUSTER_TOOL) down
+
+# --- everything, as CI runs it --------------------------------------------------------------------------
+.PHONY: test
+test: venv cluster images ## all tests: unit, integration, API, end to end
+	@deploy/debian-packages.sh tests
+	$(VENV)/bin/pytest tests
+
+.PHONY: test-api
+test-api: venv warm ## the tests on a real kube-apiserver without a node
+	@deploy/debian-packages.sh tests
+	$(VENV)/bin/pytest tests/api
+
+# --- measurements that are too long for a test ------------------------------------------------------------
+.PHONY: rates
+rates: venv ## 1,000/s and 50/s held by 1, 3 and 8 senders, a minute each, judged at the oracle (8 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/rates.py
+
+.PHONY: bench-limiter
+bench-limiter: venv ## what the limiter promises, with real processes and Redis; fails if one does not hold (2 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/limiter_promises.py
+
+.PHONY: kills
+kills: venv ## kill -9 in full flight at 20 seeded moments, Skip and Resend, counted by the oracle (8 minutes)
+	@deploy/debian-packages.sh tests
+	KILL_MOMENTS=20 $(VENV)/bin/pytest -s tests/integration/test_kill.py
+
+FAULTS := PYTHONPATH=tests:deploy/sink $(PY) -B -m faults
+
+.PHONY: faults
+faults: venv ## the matrix of faults: some 90 rows, 360 runs on real processes (25 minutes; ROWS, PIPELINING=Chunking)
+	@deploy/debian-packages.sh tests
+	$(FAULTS) $(if $(PIPELINING),--pipelining $(PIPELINING)) $(ROWS)
+
+.PHONY: faults-guards
+faults-guards: venv ## each guard of the protocol cut out of a copy: something must fail without it (8 minutes)
+	@deploy/debian-packages.sh tests
+	$(FAULTS).guards
+
+.PHONY: reliability
+reliability: venv ## write docs/reliability.md from the results of the two above
+	$(FAULTS).page
+
+.PHONY: memory
+memory: venv ## peak memory of a sender for 5,000 and for 200,000 recipients (3 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/memory.py
+
+.PHONY: bench-plan
+bench-plan: venv ## 1,000,000 and 10,000,000 recipients planned: seconds, counts, peak memory (4 minutes; LOCK=file to be alone)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/plan.py $(if $(LOCK),--lock $(LOCK))
+
+.PHONY: bench
+bench: venv ## the sender beside BullMQ + nodemailer, Go and the floor, at 0, 10 and 50 ms; fails below its goals (12 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/bench.py
+
+.PHONY: bench-quick
+bench-quick: venv ## the same with few recipients and one round: counts and hashes are judged, goals are not (2 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/bench.py --quick
+
+# --- demo and e2e ----------------------------------------------------------------------------------
+DEMO := PYTHONPATH=deploy/demo:deploy/cluster $(PY) -B -m mailfleet_demo
+
+.PHONY: demo
+demo: venv cluster images ## a campaign from an empty table to its books, on a real node (RECIPIENTS=20000)
+	@$(DEMO) --recipients $(RECIPIENTS)
+
+.PHONY: demo-down
+demo-down: venv ## remove what the demo installed; the cluster stays
+	@$(DEMO) --down
+
+.PHONY: test-e2e
+test-e2e: venv cluster images ## the tests on a real node: pods killed, the operator killed, bad input
+	$(VENV)/bin/pytest tests/e2e

@@ -1,0 +1,151 @@
+"""One measurement of `bench.py`: a sink, a sender, and what /proc says of all who took part."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run of one sender. CPU is user and system time, in microseconds a message.
+
+    Attributes:
+        per_second: messages from the first to the last that the sink accepted.
+        cpu_us: of the sender's process, from the first accepted message to its exit.
+        rss_mb: the process' highest resident memory up to the last message, in 10^6 octets.
+        postgres_us, redis_us, sink_us: the servers' meanwhile; Postgres with its backends, the sink from its start.
+        right: count and sum of hashes at the sink are those expected.
+    """
+
+    per_second: float
+    cpu_us: float
+    rss_mb: float
+    postgres_us: float
+    redis_us: float
+    sink_us: float
+    right: bool
+
+
+class SinkProcess:
+    """The Go sink as a child process."""
+
+    def __init__(self, binary: Path, *, expect: int, options: tuple[str, ...]) -> None:
+        self.process = subprocess.Popen(
+            [binary, f"-expect={expect}", *options], stdout=subprocess.PIPE, stderr=None, text=True
+        )
+        self.port: int = self.line("listening")["port"]
+
+    @property
+    def output(self) -> IO[str]:
+        """What it says."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def line(self, event: str) -> dict[str, Any]:
+        """The next line that it says, which must be this event."""
+        said: dict[str, Any] = json.loads(self.output.readline() or "{}")
+        if said.get("event") != event:
+            raise RuntimeError(f"the sink says {said} where {event!r} was expected: has the sender ended early?")
+        return said
+
+    def end(self) -> dict[str, Any]:
+        """End it; its counts."""
+        self.process.terminate()
+        said: dict[str, Any] = {}
+        for line in self.output:
+            said = json.loads(line)
+        self.process.wait(10)
+        return said
+
+
+@contextmanager
+def sink(binary: Path, *, expect: int, options: tuple[str, ...]) -> Iterator[SinkProcess]:
+    """A sink for one run."""
+    started = SinkProcess(binary, expect=expect, options=options)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        started.output.close()
+
+
+def _ticks(pid: int, *, reaped: bool = False) -> int:
+    """User and system time of a process, with that of the children that it has waited for if `reaped`."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return sum(map(int, fields[11 : 15 if reaped else 13]))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a server's process and of its children, those that ended among them."""
+    children = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    total = _ticks(pid, reaped=True)
+    for child in children:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += _ticks(child)
+    return total / TICKS
+
+
+def peak_rss_mb(pid: int) -> float:
+    """Not getrusage: its figure survives exec, so a large parent would be counted."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
+def _end_with(process: subprocess.Popen[bytes], started: SinkProcess) -> None:
+    """Wait until the sender ends, without reaping it; end the sink, too, if it failed: nobody waits for mails then."""
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    if ended is not None and ended.si_status:
+        started.process.kill()
+
+
+def observe(
+    process: subprocess.Popen[bytes], started: SinkProcess, *, servers: tuple[int, int], expected: tuple[int, str]
+) -> Measured:
+    """Watch a sender that has just been started, until it ends.
+
+    Args:
+        process: of the sender; one process, no children.
+        started: the sink it sends to.
+        servers: process ids of Postgres and Redis.
+        expected: count and sum of hashes.
+
+    Raises:
+        RuntimeError: the sender failed.
+    """
+    pids = (process.pid, *servers)
+    watch = threading.Thread(target=_end_with, args=(process, started), daemon=True)
+    watch.start()
+    started.line("first")
+    before = [cpu_seconds(pid) for pid in pids]
+    started.line("last")
+    rss_mb = peak_rss_mb(process.pid)
+    watch.join()  # the process stays in /proc until it is waited for
+    after = [_ticks(process.pid) / TICKS, *(cpu_seconds(pid) for pid in servers)]
+    if code := process.wait():
+        raise RuntimeError(f"the sender ended with {code}")
+    said = started.end()
+    count = expected[0]
+    cpu, postgres, redis = ((b - a) / count * 1e6 for a, b in zip(before, after, strict=True))
+    return Measured(
+        per_second=(count - 1) / said["seconds"],
+        cpu_us=cpu,
+        rss_mb=rss_mb,
+        postgres_us=postgres,
+        redis_us=redis,
+        sink_us=said["cpu_seconds"] / count * 1e6,
+        right=(said["accepted"], said["hash"]) == expected,
+    )

@@ -1,0 +1,3 @@
+module mailfleet.dev/benchmarks/sink
+
+go 1.25.0

@@ -1,0 +1,3 @@
+module mailfleet.dev/deploy/cluster/pause
+
+go 1.25.0

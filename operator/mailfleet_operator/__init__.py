@@ -1,0 +1,1 @@
+"""The operator: knows Kubernetes and the sender's contract; never SMTP."""

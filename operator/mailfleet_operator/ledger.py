@@ -1,0 +1,107 @@
+"""The operator's window onto the ledger: what all campaigns of a tick need, in a few statements; and its writes.
+
+Blocking; called from threads. Every method may raise `LedgerUnavailable`: the next tick asks again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailfleet_sender.contract.accounts import Totals
+from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, retain
+
+from .observation import LedgerView, RunView, WaveView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Engine
+
+    from mailfleet_sender.contract.accounts import Report
+    from mailfleet_sender.contract.relay import Relay
+    from mailfleet_sender.ledger import Deferrals, Retained, RunRow, WaveRow
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """What a campaign asks about: its name and the run that it means."""
+
+    namespace: str
+    name: str
+    run_id: str
+
+
+class Ledger:
+    """Reads for many campaigns at once; `runs` does the writes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.runs = Runs(engine)
+        self._engine = engine
+
+    @classmethod
+    def connect(cls, url: str, *, connections: int) -> Ledger:
+        """Nothing is opened before the first question."""
+        return cls(open_ledger(url, application_name="mailfleet-operator", pool_size=connections))
+
+    def read(self, keys: Iterable[RunKey]) -> dict[RunKey, LedgerView]:
+        """One view a key; totals of all of them are one snapshot."""
+        wanted = list(keys)
+        rows = self._rows(wanted)
+        mine = {k: next((r for r in rows[k.namespace, k.name] if r.run_id == k.run_id), None) for k in wanted}
+        ids = [r.id for r in mine.values() if r]
+        totals, waves = self.runs.totals(ids), self.runs.waves(ids)
+        deferrals, unowned, late = self.runs.deferrals(ids), self.runs.unowned(ids), self.runs.late(ids)
+        reports: dict[int, list[Report]] = defaultdict(list)
+        for report in self.runs.reports(ids):
+            reports[report.run].append(report)
+        views = {}
+        for key, row in mine.items():
+            older = tuple(_run(r) for r in rows[key.namespace, key.name] if r is not row and r.ended_at is None)
+            if row is None:
+                views[key] = LedgerView(older=older)
+                continue
+            waiting: Deferrals | None = deferrals.get(row.id)
+            views[key] = LedgerView(
+                run=_run(row),
+                totals=totals.get(row.id, Totals()),
+                waves=tuple(_wave(w) for w in waves.get(row.id, ())),
+                older=older,
+                due=waiting.due if waiting else 0,
+                next_due=waiting.next_due_at if waiting else None,
+                orphans=row.id in unowned,
+                late=late.get(row.id, 0),
+                reports=tuple(reports[row.id]),
+            )
+        return views
+
+    def _rows(self, keys: Sequence[RunKey]) -> dict[tuple[str, str], list[RunRow]]:
+        rows: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
+        for row in self.runs.find_all({(k.namespace, k.name) for k in keys}):
+            rows[row.namespace, row.name].append(row)
+        return rows
+
+    def save_relay(self, relay: Relay) -> int:
+        """Write a relay's row; its version, which rises with each change."""
+        return self.runs.save_relay(relay)
+
+    def keep_house(self, months: int) -> Retained:
+        """Once a day: the coming months' partitions are made, what is older than `months` is forgotten."""
+        make_partitions(self._engine)
+        return retain(self._engine, months=months)
+
+
+def _run(row: RunRow) -> RunView:
+    return RunView(
+        id=row.id,
+        run_id=row.run_id,
+        state=row.state,
+        definition_hash=row.definition_hash,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _wave(row: WaveRow) -> WaveView:
+    return WaveView(row.number, row.kind, row.ranges, row.finished, row.open, row.active)

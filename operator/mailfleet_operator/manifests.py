@@ -1,0 +1,291 @@
+"""The Jobs that the operator makes. Pure: values in, manifest out.
+
+Job settings after https://kubernetes.io/docs/concepts/workloads/controllers/job/: an index is done only
+when its sender says so with exit 0; whatever else ends a pod makes a new pod for the same index, and only
+an exit that says "this can never work" gives the index up. Pods satisfy the `restricted` Pod Security
+Standard and hold no service-account token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mailfleet_sender.contract import environment
+from mailfleet_sender.contract.environment import Exit
+
+from . import names
+from .observation import PLANNER, SENDER
+from .resources import API_VERSION, KeyReference
+
+if TYPE_CHECKING:
+    from .observation import CampaignView, RelayView
+    from .resources import CampaignSpec
+
+SENDER_GRACE_SECONDS = 60
+"""Time to finish what is in flight, record it and give the rest back."""
+PLANNER_GRACE_SECONDS = 10
+"""A planner has nothing to save: its pages are invisible until they are published."""
+PLAN_JOB_TTL_SECONDS = 3_600
+FOR_EVER = 2_147_483_647
+USER = 65_532
+"""Neither root nor anybody: the sender's image runs as any user."""
+CA_FOLDER = "/etc/mailfleet/ca"
+CA_FILE = "ca.crt"
+LEDGER_KEY = "ledger-url"
+REDIS_KEY = "redis-url"
+DEFAULT_RESOURCES: dict[str, Any] = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"memory": "256Mi"},
+}
+"""Flat at any number of recipients; no CPU limit, since throttling lets permits go stale."""
+ATTACHMENTS_MEMORY = "1Gi"
+"""The limit with attachments: of the largest, 10 MiB, each mail under way is 14 MB, in two or three copies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """How children are run: the sender's image, and the Secret with the URLs of ledger and Redis."""
+
+    name: str
+    pull_policy: str
+    secret: str
+
+
+def made_for_plan(campaign: CampaignView, secret: str) -> str:
+    """What a plan Job depends on: the definition, the database that it is read from, the sender Secret's name."""
+    spec, definition = _parts(campaign)
+    return names.digest(definition.definition_hash(), spec.database.name, spec.database.key, secret)
+
+
+def made_for_send(campaign: CampaignView, relay: RelayView | None, secret: str) -> str:
+    """What the pods of a send Job depend on that a running Job cannot be told: the Secrets they read."""
+    spec, _ = _parts(campaign)
+    ca = (relay.ca.name, relay.ca.key) if relay and relay.ca else None
+    return names.digest(spec.database.name, spec.database.key, relay.auth_secret if relay else None, ca, secret)
+
+
+def plan_job(campaign: CampaignView, image: Image, *, run: int, attempt: int) -> dict[str, Any]:
+    """The Job that cuts the audience into pages. One attempt: the operator decides when to try again."""
+    made_for = made_for_plan(campaign, image.secret)
+    container = _container(PLANNER, image, _plan_environment(campaign, image, run), _default_resources(campaign))
+    pod = _pod(container, grace_seconds=PLANNER_GRACE_SECONDS)
+    _mount_config_maps(campaign, pod, container)
+    spec = {
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [_ignore_disruption()]},
+        "ttlSecondsAfterFinished": PLAN_JOB_TTL_SECONDS,
+    }
+    return _job(
+        campaign,
+        name=names.plan_job(campaign.name, campaign.namespace, run, made_for, attempt),
+        component=PLANNER,
+        annotations={
+            names.ANNOTATION_RUN: str(run),
+            names.ANNOTATION_ATTEMPT: str(attempt),
+            names.ANNOTATION_MADE_FOR: made_for,
+        },
+        job_spec=spec,
+        pod_spec=pod,
+    )
+
+
+def send_job(
+    campaign: CampaignView,
+    relay: RelayView,
+    image: Image,
+    *,
+    run: int,
+    wave: int,
+    ranges: int,
+    parallelism: int,
+    suspended: bool,
+) -> dict[str, Any]:
+    """The Indexed Job that sends a wave: index i is the range i of the wave."""
+    spec, _ = _parts(campaign)
+    made_for = made_for_send(campaign, relay, image.secret)
+    variables = _send_environment(campaign, relay, image, run, wave)
+    container = _container(SENDER, image, variables, spec.senders.resources or _default_resources(campaign))
+    pod = _pod(container, grace_seconds=SENDER_GRACE_SECONDS, campaign_spec=spec)
+    if relay.ca:
+        container["volumeMounts"].append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+        items = [{"key": relay.ca.key, "path": CA_FILE}]
+        pod["volumes"].append({"name": "ca", "secret": {"secretName": relay.ca.name, "items": items}})
+    job_spec = {
+        "completionMode": "Indexed",
+        "completions": ranges,
+        "parallelism": parallelism,
+        "suspend": suspended,
+        "backoffLimitPerIndex": FOR_EVER,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                _ignore_disruption(),
+                _on_exit("FailIndex", "In"),
+                _on_exit("Ignore", "NotIn"),
+            ]
+        },
+        "ttlSecondsAfterFinished": spec.ttl_seconds_after_finished,
+    }
+    return _job(
+        campaign,
+        name=names.wave_job(campaign.name, campaign.namespace, run, wave),
+        component=SENDER,
+        annotations={names.ANNOTATION_RUN: str(run), names.ANNOTATION_MADE_FOR: made_for},
+        wave=wave,
+        job_spec=job_spec,
+        pod_spec=pod,
+    )
+
+
+def _parts(campaign: CampaignView) -> tuple[CampaignSpec, Any]:
+    if campaign.spec is None or campaign.definition is None:
+        raise ValueError(f"the campaign cannot be read: {campaign.invalid}")
+    return campaign.spec, campaign.definition
+
+
+def _job(
+    campaign: CampaignView,
+    *,
+    name: str,
+    component: str,
+    annotations: dict[str, str],
+    job_spec: dict[str, Any],
+    pod_spec: dict[str, Any],
+    wave: int | None = None,
+) -> dict[str, Any]:
+    spec, _ = _parts(campaign)
+    labels = names.labels(campaign.name, spec.run_id, component, wave)
+    quiet = {names.ANNOTATION_ARGO: "true"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": campaign.namespace,
+            "labels": labels,
+            "annotations": {**annotations, **quiet},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "EmailCampaign",
+                    "name": campaign.name,
+                    "uid": campaign.uid,
+                    "controller": True,
+                    # True would let a foreground deletion of the campaign wait for its pods.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": {**job_spec, "template": {"metadata": {"labels": labels, "annotations": quiet}, "spec": pod_spec}},
+    }
+
+
+def _pod(container: dict[str, Any], *, grace_seconds: int, campaign_spec: CampaignSpec | None = None) -> dict[str, Any]:
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+    }
+    if campaign_spec:
+        senders = campaign_spec.senders
+        placement = {
+            "nodeSelector": senders.node_selector,
+            "tolerations": list(senders.tolerations) if senders.tolerations else None,
+            "affinity": senders.affinity,
+            "priorityClassName": senders.priority_class_name,
+        }
+        pod.update({field: value for field, value in placement.items() if value})
+    return pod
+
+
+def _container(name: str, image: Image, variables: list[dict[str, Any]], resources: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": image.name,
+        "imagePullPolicy": image.pull_policy,
+        "args": ["plan" if name == PLANNER else "send"],
+        "env": variables,
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # File, never the log: log lines are not meant for a status that everybody may read.
+        "terminationMessagePath": environment.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a private emptyDir
+    }
+
+
+def _default_resources(campaign: CampaignView) -> dict[str, Any]:
+    _, definition = _parts(campaign)
+    if not definition.message.attachments:
+        return DEFAULT_RESOURCES
+    return {**DEFAULT_RESOURCES, "limits": {"memory": ATTACHMENTS_MEMORY}}
+
+
+def _mount_config_maps(campaign: CampaignView, pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """What the message takes from ConfigMaps, as files. Optional: the planner says in words what is missing."""
+    _, definition = _parts(campaign)
+    for n, (name, keys) in enumerate(definition.message.config_maps().items()):
+        items = [{"key": key, "path": key} for key in keys]
+        pod["volumes"].append({"name": f"config-{n}", "configMap": {"name": name, "items": items, "optional": True}})
+        path = f"{environment.CONFIG_MAPS}/{name}"
+        container["volumeMounts"].append({"name": f"config-{n}", "mountPath": path, "readOnly": True})
+
+
+def _plan_environment(campaign: CampaignView, image: Image, run: int) -> list[dict[str, Any]]:
+    spec, _ = _parts(campaign)
+    return [
+        _secret(environment.LEDGER_URL, KeyReference(name=image.secret, key=LEDGER_KEY)),
+        _secret(environment.DATABASE_URL, spec.database),
+        {"name": environment.RUN, "value": str(run)},
+        {"name": environment.POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+
+
+def _send_environment(
+    campaign: CampaignView, relay: RelayView, image: Image, run: int, wave: int
+) -> list[dict[str, Any]]:
+    variables = [
+        *_plan_environment(campaign, image, run),
+        _secret(environment.REDIS_URL, KeyReference(name=image.secret, key=REDIS_KEY)),
+        {"name": environment.WAVE, "value": str(wave)},
+        {"name": environment.RELAY, "value": f"{relay.namespace}/{relay.name}"},
+        {"name": environment.GRACE_SECONDS, "value": str(SENDER_GRACE_SECONDS)},
+    ]
+    if relay.auth_secret:
+        for variable, key in ((environment.SMTP_USERNAME, "username"), (environment.SMTP_PASSWORD, "password")):
+            variables.append(_secret(variable, KeyReference(name=relay.auth_secret, key=key)))
+    if relay.ca:
+        variables.append({"name": environment.SMTP_CA_FILE, "value": f"{CA_FOLDER}/{CA_FILE}"})
+    return variables
+
+
+def _secret(variable: str, reference: KeyReference) -> dict[str, Any]:
+    source = {"name": reference.name, "key": reference.key}
+    return {"name": variable, "valueFrom": {"secretKeyRef": source}}
+
+
+def _ignore_disruption() -> dict[str, Any]:
+    """A pod that was evicted, preempted or drained away did nothing wrong."""
+    return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def _on_exit(action: str, operator: str) -> dict[str, Any]:
+    """What an exit of the sender means: EX_CONFIG can never work, all else may."""
+    codes = {"containerName": SENDER, "operator": operator, "values": [int(Exit.IMPOSSIBLE)]}
+    return {"action": action, "onExitCodes": codes}

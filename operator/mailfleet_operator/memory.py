@@ -1,0 +1,43 @@
+"""What the operator remembers of a campaign between two looks. All of it can be lost: a restarted operator
+measures again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .pace import Pace
+from .scaling import Memory as Scaling
+
+if TYPE_CHECKING:
+    from .observation import CampaignView
+
+
+@dataclass(slots=True)
+class CampaignMemory:
+    """One campaign's. Touched by the one worker that looks at it.
+
+    Attributes:
+        pace: of run `run`.
+        amended: generation whose policy is known to be in the ledger.
+        stale: resourceVersion in the watch's index when `written` was answered by the API server; while the
+            index still shows it, `written` is the newer object.
+        status_at: monotonic seconds of the last write of the status.
+        told: what the limiter was told last, and when (monotonic seconds).
+        forgotten: the limiter was told that the run is over.
+        ended: the run was over at the last look.
+    """
+
+    run: int = 0
+    pace: Pace = field(default_factory=Pace)
+    scaling: Scaling = field(default_factory=Scaling)
+    account: str = ""
+    amended: int = 0
+    stale: str = ""
+    written: CampaignView | None = None
+    status_at: float = 0.0
+    told: tuple[str, int, bool] | None = None
+    told_at: float = 0.0
+    forgotten: bool = False
+    ended: bool = False

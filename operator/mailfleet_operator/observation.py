@@ -1,0 +1,289 @@
+"""All that a decision may look at, read once and frozen. Pure.
+
+`observe` makes an `Observation`; the policies of `plan` read it. Everything is a plain value, so a test
+writes one down and needs no cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mailfleet_sender.contract.accounts import RunState, Totals, WaveKind
+
+from .conditions import Condition, Type, parse_time
+from .pace import Pace
+from .scaling import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mailfleet_sender.contract.accounts import Report
+    from mailfleet_sender.contract.campaign import Campaign
+    from mailfleet_sender.contract.relay import Relay
+
+    from .resources import CampaignSpec, KeyReference
+
+PLANNER = "planner"
+SENDER = "sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the campaign's status says now: what the operator wrote last."""
+
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that it speaks of."""
+        return self.raw.get("runId")
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When sending began."""
+        return parse_time(self.raw.get("startTime"))
+
+    @property
+    def sent(self) -> int:
+        """Mails that were reported as sent."""
+        return int((self.raw.get("recipients") or {}).get("sent") or 0)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions as values."""
+        found = (Condition.from_manifest(c) for c in self.raw.get("conditions") or ())
+        return tuple(c for c in found if c)
+
+    def condition(self, type_: Type) -> Condition | None:
+        """One of them."""
+        return next((c for c in self.conditions if c.type is type_), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignView:
+    """An EmailCampaign. `spec` and `definition` are None if `invalid` tells why they cannot be read."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    spec: CampaignSpec | None
+    definition: Campaign | None
+    invalid: str | None = None
+    status: Status = Status()
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RelayView:
+    """An EmailRelay. `relay` is None if `invalid` tells why."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    relay: Relay | None
+    invalid: str | None = None
+    auth_secret: str | None = None
+    ca: KeyReference | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A Job of ours."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner_uid: str | None
+    component: str
+    run: int
+    wave: int | None
+    attempt: int
+    made_for: str
+    """Hash of the definition (plan Jobs) and of the Secrets that its pods read: see `manifests.made_for`."""
+    image: str
+    parallelism: int
+    suspended: bool
+    active: int = 0
+    ready: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    complete: bool = False
+    failed_reason: str | None = None
+    failed_message: str = ""
+    ended_at: datetime | None = None
+    deleting: bool = False
+
+    @property
+    def over(self) -> bool:
+        """It will start no more pods."""
+        return self.complete or self.failed_reason is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of one of our Jobs."""
+
+    namespace: str
+    name: str
+    uid: str
+    job: str
+    job_uid: str | None
+    component: str
+    phase: str
+    node: str | None = None
+    deletion_deadline: datetime | None = None
+    """metadata.deletionTimestamp: the grace period is in it already."""
+    ready: bool = False
+    waiting_reason: str | None = None
+    waiting_message: str = ""
+    unschedulable: str | None = None
+    exit_code: int | None = None
+    exit_reason: str | None = None
+    last_words: str = ""
+    finished_at: datetime | None = None
+
+    @property
+    def alive(self) -> bool:
+        """It may be using the ledger or SMTP now, or may come to."""
+        return self.phase not in {"Succeeded", "Failed"}
+
+    @property
+    def running(self) -> bool:
+        """Its container runs."""
+        return self.phase == "Running" and self.waiting_reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Kubernetes refused to make a pod of a Job (Event FailedCreate)."""
+
+    namespace: str
+    job: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run's row in the ledger."""
+
+    id: int
+    run_id: str
+    state: RunState
+    definition_hash: str
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    snapshot_current: bool = True
+    """Whether the stored policy (onUncertain, retry) is what the spec says."""
+
+    @property
+    def ended(self) -> bool:
+        """It is over for good."""
+        return self.state not in {RunState.PLANNING, RunState.PLANNED, RunState.OPEN}
+
+    @property
+    def started(self) -> bool:
+        """Its pages are fixed: mail may have been sent."""
+        return self.state not in {RunState.PLANNING, RunState.PLANNED}
+
+
+@dataclass(frozen=True, slots=True)
+class WaveView:
+    """A wave of the run with the state of its ranges."""
+
+    number: int
+    kind: WaveKind
+    ranges: int
+    """Completions of its Job: ranges when it was made."""
+    finished: int
+    open: int
+    """Ranges of this number that still need a pod; those moved into a Repair wave count there."""
+    active: int = 0
+    """Open ranges under a lease that holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """One snapshot of the campaign's runs."""
+
+    run: RunView | None = None
+    totals: Totals = field(default_factory=Totals)
+    waves: tuple[WaveView, ...] = ()
+    older: tuple[RunView, ...] = ()
+    """Other runs of the same campaign that are not over."""
+    due: int = 0
+    """Deferred recipients whose time has come."""
+    next_due: datetime | None = None
+    orphans: bool = False
+    """Whether open ranges may have work in doubt and no owner."""
+    late: int = 0
+    """Outcomes that arrived after their range had ended."""
+    reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One campaign and all around it, at one moment."""
+
+    now: datetime
+    campaign: CampaignView
+    ledger: LedgerView | None
+    """None: the ledger does not answer, `ledger_trouble` says how."""
+    ledger_trouble: str = ""
+    namespace_terminating: bool = False
+    relay: RelayView | None = None
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    lost_nodes: frozenset[str] = frozenset()
+    """Nodes of these pods that are gone or not Ready."""
+    limiter_trouble: str | None = None
+    """Why the limiter does not answer the operator; None: it does."""
+    pace: Pace = field(default_factory=Pace)
+    account_rate: float = 0.0
+    """Recipients per second of all campaigns that share the relay's account."""
+    scaling: Memory = field(default_factory=Memory)
+    image: str = ""
+    """The sender's image as configured now."""
+    made_for_plan: str = ""
+    made_for_send: str = ""
+    """What a plan Job and a send Job made now would be made for: see `JobView.made_for`."""
+
+    @property
+    def own_jobs(self) -> tuple[JobView, ...]:
+        """Jobs that belong to this very object, not to a deleted one of the same name."""
+        return tuple(j for j in self.jobs if j.owner_uid == self.campaign.uid)
+
+    def job(self, name: str) -> JobView | None:
+        """The Job of that name, whoever owns it."""
+        return next((j for j in self.jobs if j.name == name), None)
+
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The pods of a Job."""
+        return tuple(p for p in self.pods if p.job_uid == job.uid)
+
+    @property
+    def living_pods(self) -> tuple[PodView, ...]:
+        """Pods of this campaign, of whatever Job, that may still be at work."""
+        return tuple(p for p in self.pods if p.alive)
+
+    @property
+    def suspended(self) -> bool:
+        """A person wants it to pause."""
+        return bool(self.campaign.spec and self.campaign.spec.suspend)
+
+    @property
+    def limit(self) -> float:
+        """The relay's limit, permits per second; 0 without a relay."""
+        return self.relay.relay.rate.per_second if self.relay and self.relay.relay else 0.0
+
+
+NODE_GRACE = timedelta(seconds=30)
+"""How long past a pod's own deadline a lost node is given to come back."""

@@ -1,0 +1,168 @@
+"""All the reading: kopf's indexes and the ledger into one frozen `Observation`. No request to the API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from mailfleet_sender.contract.accounts import RunState
+from mailfleet_sender.errors import LedgerUnavailable
+
+from . import manifests
+from .ledger import RunKey
+from .memory import CampaignMemory
+from .observation import LedgerView, Observation
+from .pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .batching import Batched
+    from .observation import CampaignView, JobView, PodView, Refusal, RelayView
+    from .settings import Settings
+
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+K_contra = TypeVar("K_contra", contravariant=True)
+
+Name = tuple[str, str]
+"""Namespace and name of a campaign or relay."""
+
+
+class Index(Protocol[K_contra, V_co]):
+    """What is used of kopf's indexes: a key, and the values of all objects under it."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+    def __getitem__(self, key: K_contra, /) -> Iterable[V_co]: ...
+
+
+class NamedIndex(Index[Name, V_co], Protocol[V_co]):
+    """An index whose keys can be walked."""
+
+    def __iter__(self) -> Iterator[Name]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The cluster as the watches show it."""
+
+    campaigns: NamedIndex[CampaignView]
+    relays: NamedIndex[RelayView]
+    jobs: NamedIndex[JobView]
+    pods: Index[Name, PodView]
+    nodes: Index[str, bool]
+    terminating: Index[str, bool]
+    refusals: Index[Name, Refusal]
+
+    def campaign(self, name: Name) -> CampaignView | None:
+        """The campaign, if it is there and is not being deleted."""
+        views = [c for c in _all(self.campaigns, name) if not c.deleting]
+        return views[-1] if views else None
+
+    def relay(self, name: Name) -> RelayView | None:
+        """A relay."""
+        views = _all(self.relays, name)
+        return views[-1] if views else None
+
+    def is_terminating(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted."""
+        return any(_all(self.terminating, namespace))
+
+    def jobs_in(self, namespace: str) -> tuple[JobView, ...]:
+        """All our Jobs of a namespace."""
+        return tuple(j for key in list(self.jobs) if key[0] == namespace for j in _all(self.jobs, key))
+
+
+def _all(index: Index[K_contra, V], key: K_contra) -> list[V]:
+    return list(index[key]) if key in index else []
+
+
+class Observer:
+    """Makes observations; also keeps the memories, which are part of them."""
+
+    def __init__(self, watched: Watched, ledger: Batched[RunKey, LedgerView], settings: Settings) -> None:
+        self.watched, self._ledger, self._settings = watched, ledger, settings
+        self.memories: dict[Name, CampaignMemory] = {}
+        self.limiter_trouble: str | None = None
+        """Why the limiter did not answer when it was last asked."""
+
+    async def observe(self, name: Name) -> Observation | None:
+        """Everything about one campaign; None: it is not there."""
+        if (campaign := self.watched.campaign(name)) is None:
+            return None
+        memory = self.memories.setdefault(name, CampaignMemory())
+        campaign = _newest(campaign, memory)
+        ledger, trouble = await self._read_ledger(campaign)
+        now = datetime.now(UTC)
+        if ledger and ledger.run:
+            ledger = replace(ledger, run=replace(ledger.run, snapshot_current=memory.amended == campaign.generation))
+            _measure(memory, ledger, now)
+        relay = self.watched.relay((name[0], campaign.spec.relay_ref.name)) if campaign.spec else None
+        memory.account = relay.relay.account if relay and relay.relay else ""
+        jobs = tuple(_all(self.watched.jobs, name))
+        pods = tuple(_all(self.watched.pods, name))
+        o = Observation(
+            now=now,
+            campaign=campaign,
+            ledger=ledger,
+            ledger_trouble=trouble,
+            namespace_terminating=self.watched.is_terminating(name[0]),
+            relay=relay,
+            jobs=jobs,
+            pods=pods,
+            refusals=self._refusals(name[0], jobs, pods),
+            lost_nodes=self._lost_nodes(pods),
+            limiter_trouble=self.limiter_trouble,
+            pace=memory.pace,
+            account_rate=self._account_rate(memory.account),
+            scaling=memory.scaling,
+            image=self._settings.image.name,
+        )
+        if campaign.spec is None:
+            return o
+        secret = self._settings.image.secret
+        return replace(
+            o,
+            made_for_plan=manifests.made_for_plan(campaign, secret),
+            made_for_send=manifests.made_for_send(campaign, relay, secret),
+        )
+
+    async def _read_ledger(self, campaign: CampaignView) -> tuple[LedgerView | None, str]:
+        if campaign.spec is None:
+            return None, "not asked, for the spec cannot be read"
+        try:
+            return await self._ledger.ask(RunKey(campaign.namespace, campaign.name, campaign.spec.run_id)), ""
+        except LedgerUnavailable as error:
+            return None, str(error)
+
+    def _refusals(self, namespace: str, jobs: tuple[JobView, ...], pods: tuple[PodView, ...]) -> tuple[Refusal, ...]:
+        names = [*(j.name for j in jobs), *(p.name for p in pods)]
+        found = [r for n in names for r in _all(self.watched.refusals, (namespace, n))]
+        return tuple(sorted(found, key=lambda r: r.at))
+
+    def _lost_nodes(self, pods: tuple[PodView, ...]) -> frozenset[str]:
+        """Nodes of pods that are ending: the others are nobody's concern."""
+        nodes = {p.node for p in pods if p.node and p.deletion_deadline}
+        return frozenset(n for n in nodes if not any(_all(self.watched.nodes, n)))
+
+    def _account_rate(self, account: str) -> float:
+        return sum(m.pace.per_second for m in self.memories.values() if account and m.account == account)
+
+
+def _newest(campaign: CampaignView, memory: CampaignMemory) -> CampaignView:
+    """What the API server answered to our last write, while the watch has not brought it yet."""
+    if memory.written and memory.written.uid == campaign.uid and memory.stale == campaign.resource_version:
+        return memory.written
+    memory.written, memory.stale = None, campaign.resource_version
+    return campaign
+
+
+def _measure(memory: CampaignMemory, ledger: LedgerView, now: datetime) -> None:
+    """One more sample of the run's totals."""
+    if not ledger.run or ledger.run.state is not RunState.OPEN:
+        memory.pace = Pace()
+    else:
+        pace = memory.pace if memory.run == ledger.run.id else Pace()
+        memory.pace = pace.seen(ledger.totals, now)
+    memory.run = ledger.run.id if ledger.run else 0

@@ -1,0 +1,68 @@
+"""Every rule of the product: an observation in, actions and conditions out. Pure.
+
+The order is the priority: what is in the way of everything else comes first, and the first that speaks of
+a condition is heard. Each policy lives in the module of its name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import (
+    completion,
+    ended,
+    identity,
+    late,
+    ledger_away,
+    limiter,
+    lost_node,
+    orphans,
+    planning,
+    progress,
+    relay,
+    retry,
+    rewound,
+    senders,
+    start,
+    superseded,
+    suspension,
+    terminating_namespace,
+    trouble,
+    unreadable,
+    waves,
+)
+from .step import Plan, Policy, Step, chain
+
+if TYPE_CHECKING:
+    from mailfleet_operator.observation import Observation
+
+__all__ = ["POLICIES", "Plan", "Policy", "Step", "plan"]
+
+POLICIES: tuple[Policy, ...] = (
+    terminating_namespace.policy,
+    lost_node.policy,
+    unreadable.policy,
+    ledger_away.policy,
+    rewound.policy,
+    superseded.policy,
+    identity.policy,
+    ended.policy,
+    relay.policy,
+    trouble.policy,
+    planning.policy,
+    start.policy,
+    suspension.policy,
+    orphans.policy,
+    late.policy,
+    completion.policy,
+    waves.policy,
+    retry.policy,
+    senders.policy,
+    limiter.policy,
+    progress.policy,
+)
+
+
+def plan(o: Observation) -> Plan:
+    """What to do about one campaign, and what is true of it."""
+    return chain(POLICIES, o)

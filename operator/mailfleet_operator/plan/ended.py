@@ -1,0 +1,43 @@
+"""A run that is over stays over: it sends nothing, whatever is deleted and applied again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailfleet_operator.actions import AbsorbLate, DeleteJob, ForgetInLimiter
+from mailfleet_operator.conditions import Type, false, true
+from mailfleet_sender.contract.accounts import RunState
+
+from .step import Step
+
+if TYPE_CHECKING:
+    from mailfleet_operator.observation import Observation
+
+ENDINGS = {
+    RunState.CANCELLED: "the run was cancelled; what was not sent counts as cancelled",
+    RunState.FAILED: "the run failed; what was not sent counts as cancelled",
+    RunState.SUPERSEDED: "another runId superseded this run. Set a new spec.runId to send again",
+}
+
+
+def policy(o: Observation) -> Step | None:
+    """Report the end, take in late outcomes, and free what is left."""
+    if not (o.ledger and o.ledger.run and o.ledger.run.ended):
+        return None
+    run, t = o.ledger.run, o.ledger.totals
+    planned = true(Type.PLANNED, "Planned", f"{t.planned} recipients, {t.skipped} of them skipped")
+    if run.state is RunState.COMPLETE:
+        message = f"all {t.planned} accounted for: {t.sent} sent, {t.skipped} skipped, {t.failed} failed"
+        end = true(Type.COMPLETE, "Complete", message)
+    else:
+        end = true(Type.FAILED, str(run.state), ENDINGS[run.state])
+    left = tuple(
+        DeleteJob(j.name, j.uid, "its run is over")
+        for j in o.own_jobs
+        if j.run == run.id and not j.over and not j.deleting and (j.suspended or run.state is not RunState.COMPLETE)
+    )
+    relay = o.relay.relay if o.relay else None
+    forget = (ForgetInLimiter(relay.account),) if relay else ()
+    late = (AbsorbLate(run.id),) if o.ledger.late else ()
+    sending = false(Type.SENDING, "Ended", "the run is over")
+    return Step((*left, *late, *forget), (planned, end, sending), last=True)

@@ -1,0 +1,41 @@
+"""The limiter hears each campaign's weight and whether it is paused; a condition tells when it holds mail back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailfleet_operator.actions import TellLimiter
+from mailfleet_operator.conditions import Condition, Type, true
+from mailfleet_operator.scaling import SATURATED, STARVED
+from mailfleet_sender.contract.accounts import ReportReason, RunState
+
+from .step import Step
+from .trouble import living_reports
+
+if TYPE_CHECKING:
+    from mailfleet_operator.observation import Observation
+
+
+def policy(o: Observation) -> Step | None:
+    """Tell it, and say what it does."""
+    spec, relay = o.campaign.spec, o.relay.relay if o.relay else None
+    if not (o.ledger and o.ledger.run and spec and relay) or o.ledger.run.state is not RunState.OPEN:
+        return None
+    return Step((TellLimiter(relay.account, spec.weight, paused=spec.suspend),), _throttled(o))
+
+
+def _throttled(o: Observation) -> tuple[Condition, ...]:
+    reports = {r.reason: r.message for r in living_reports(o)}
+    if o.limiter_trouble or ReportReason.LIMITER_UNAVAILABLE in reports:
+        detail = o.limiter_trouble or reports[ReportReason.LIMITER_UNAVAILABLE]
+        message = f"without the limiter nothing is sent: {detail}. Sending goes on when it is back"
+        return (true(Type.THROTTLED, "LimiterUnavailable", message),)
+    if ReportReason.RELAY_THROTTLING in reports:
+        return (true(Type.THROTTLED, "RelayThrottling", reports[ReportReason.RELAY_THROTTLING]),)
+    before = o.campaign.status.condition(Type.THROTTLED)
+    share = STARVED if before and before.status and before.reason == "RateLimit" else SATURATED
+    if o.limit and o.account_rate >= share * o.limit and not o.suspended:
+        relay = o.relay.relay if o.relay else None
+        limit = relay.limits.rate if relay else ""
+        return (true(Type.THROTTLED, "RateLimit", f"the relay's limit of {limit} sets the pace"),)
+    return ()

@@ -1,0 +1,88 @@
+"""The audience is planned by a Job; a plan that failed is tried again by itself, with a growing delay, and at
+once when the campaign is edited. So whatever was missing may be mended outside, and the campaign goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailfleet_operator import delays
+from mailfleet_operator.actions import Action, CreatePlanJob, DeleteJob
+from mailfleet_operator.conditions import Condition, Type, false, true
+from mailfleet_operator.observation import PLANNER
+from mailfleet_sender.contract.accounts import ReportReason, RunState
+
+from .step import Step
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailfleet_operator.observation import JobView, Observation
+    from mailfleet_sender.contract.accounts import Report
+
+
+def policy(o: Observation) -> Step | None:
+    """One planner at a time, for the definition as it is now."""
+    if not (o.ledger and o.ledger.run):
+        return None
+    run, totals = o.ledger.run, o.ledger.totals
+    if run.state is not RunState.PLANNING:
+        message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
+        return Step(conditions=(true(Type.PLANNED, "Planned", message),))
+    jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
+    own = [j for j in jobs if j.owner_uid == o.campaign.uid and not j.deleting]
+    outdated = tuple(DeleteJob(j.name, j.uid, "the campaign was edited") for j in own if j.made_for != o.made_for_plan)
+    current = sorted((j for j in own if j.made_for == o.made_for_plan), key=lambda j: j.attempt)
+    if not current:
+        # A Job of our name that is going, or that belongs to a deleted campaign of this name, is waited out.
+        return Step((*outdated, CreatePlanJob(run.id, 1)), (_planning(),), last=True)
+    latest = current[-1]
+    if not latest.over:
+        return Step(outdated, _as_before(o) if latest.attempt > 1 else (_planning(),), last=True)
+    actions: tuple[Action, ...] = outdated
+    if o.now >= next_attempt(latest):
+        done = tuple(DeleteJob(j.name, j.uid, "another attempt follows") for j in current)
+        actions = (*outdated, CreatePlanJob(run.id, latest.attempt + 1), *done)
+    return Step(actions, failure(o, latest), last=True)
+
+
+def next_attempt(job: JobView) -> datetime:
+    """When a plan that failed is tried again."""
+    if job.ended_at is None:
+        raise ValueError("a Job that is over has an end")
+    return job.ended_at + delays.growing(job.attempt)
+
+
+def failure(o: Observation, job: JobView) -> tuple[Condition, ...]:
+    """Why there is no plan: the planner's report, else its last words, else how it ended."""
+    if job.complete:
+        return (_planning(),)
+    reason, message = "PlanFailed", ""
+    reports = [r for r in (o.ledger.reports if o.ledger else ()) if reporter_is_of(r, job)]
+    if reports:
+        report = max(reports, key=lambda r: r.at)
+        if report.reason is not ReportReason.INTERNAL_ERROR:
+            reason = str(report.reason)
+        message = report.message
+    else:
+        pods = [p for p in o.pods_of(job) if p.exit_code is not None]
+        for pod in pods[-1:]:
+            message = pod.last_words or f"the planner ended with {pod.exit_reason or 'exit'} {pod.exit_code}"
+    message = message or f"the planner's Job {job.name} failed: {job.failed_message or job.failed_reason}"
+    return (false(Type.PLANNED, reason, message), true(Type.STALLED, reason, message))
+
+
+def reporter_is_of(report: Report, job: JobView) -> bool:
+    """Planners sign with their pod's name, which begins with the Job's."""
+    return report.reporter.startswith(f"{job.name}-")
+
+
+def _as_before(o: Observation) -> tuple[Condition, ...]:
+    """What the attempt before said, until this one says otherwise: conditions must not flicker."""
+    status = o.campaign.status
+    known = tuple(c for t in (Type.PLANNED, Type.STALLED) if (c := status.condition(t)))
+    return known if len(known) == 2 else (_planning(),)
+
+
+def _planning() -> Condition:
+    return false(Type.PLANNED, "Planning", "the planner reads the recipients")

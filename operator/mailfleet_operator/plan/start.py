@@ -1,0 +1,38 @@
+"""Sending starts in two steps: first the start is written into the status, under the resourceVersion that was
+observed, and from then on the API server refuses edits; only then the ledger starts and fixes the pages.
+A conflict in the first step means that somebody edited: observe again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailfleet_operator import scaling
+from mailfleet_operator.actions import RecordStart, StartRun
+from mailfleet_operator.conditions import Type, false, true
+from mailfleet_sender.contract.accounts import RunState
+
+from .step import Step
+
+if TYPE_CHECKING:
+    from mailfleet_operator.observation import Observation
+
+
+def policy(o: Observation) -> Step | None:
+    """A planned campaign starts unless it is suspended: then the plan is all."""
+    spec = o.campaign.spec
+    if not (o.ledger and o.ledger.run and spec) or o.ledger.run.state is not RunState.PLANNED:
+        return None
+    run, totals = o.ledger.run, o.ledger.totals
+    if spec.suspend:
+        message = "planned, nothing is sent: set spec.suspend to false to send"
+        held = (true(Type.SUSPENDED, "BySpec", message), false(Type.SENDING, "Suspended", message))
+        return Step(conditions=held, last=True)
+    status = o.campaign.status
+    if status.start_time is None or status.run_id != spec.run_id:
+        return Step((RecordStart(o.now),), last=True)
+    senders = scaling.first_size(o.limit, scaling.Bounds(spec.senders.min_replicas, spec.senders.max_replicas))
+    size = scaling.range_size(
+        asked=spec.range_size, planned=totals.planned - totals.skipped, limit=o.limit, senders=senders
+    )
+    return Step((StartRun(run.id, run.definition_hash, size),), last=True)

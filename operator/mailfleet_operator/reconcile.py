@@ -1,0 +1,171 @@
+"""One look at one key: observe, plan, apply, write the status. Nothing else decides or does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from mailfleet_sender.errors import LedgerUnavailable
+
+from . import events, status, views
+from .actions import RecordStart
+from .cluster import CAMPAIGNS, RELAYS
+from .conditions import time_text
+from .errors import ClusterError, ObjectConflictError, ObjectGoneError
+from .plan import plan
+from .plan.terminating_namespace import deletions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from .apply import Hands
+    from .cluster import Cluster
+    from .memory import CampaignMemory
+    from .observation import Observation
+    from .observe import Name, Observer
+    from .plan import Plan
+    from .settings import Settings
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is looked at: a campaign, a relay, or a namespace that is being deleted (its name is empty)."""
+
+    kind: str
+    namespace: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+SOON = 0.1
+"""Seconds until a key that was changed is looked at again: the watch brings most changes within that time."""
+CAMPAIGN, RELAY, NAMESPACE = "campaign", "relay", "namespace"
+
+
+class Reconciler:
+    """Looks at keys. Blocking work runs in threads of `executor`."""
+
+    def __init__(
+        self, observer: Observer, hands: Hands, cluster: Cluster, settings: Settings, executor: Executor
+    ) -> None:
+        self._observer, self._hands, self._cluster = observer, hands, cluster
+        self._settings, self._executor = settings, executor
+        self.again: Callable[[Key, float], None] = lambda _key, _seconds: None
+        """Called with a key that is to be looked at again after so many seconds."""
+
+    async def look(self, key: Key) -> None:
+        """Bring one key a step further."""
+        if key.kind == CAMPAIGN:
+            await self._campaign((key.namespace, key.name))
+        elif key.kind == RELAY:
+            await self._relay((key.namespace, key.name))
+        else:
+            jobs = deletions(self._observer.watched.jobs_in(key.namespace))
+            await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
+
+    async def ping(self) -> None:
+        """Ask the limiter whether it is there."""
+        await self._in_thread(self._hands.ping)
+        self._observer.limiter_trouble = self._hands.limiter_trouble
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    # --- campaigns ------------------------------------------------------------------------------------
+    async def _campaign(self, name: Name) -> None:
+        if (o := await self._observer.observe(name)) is None:
+            await self._forget(name)
+            return
+        memory = self._observer.memories[name]
+        planned = plan(o)
+        try:
+            applied = await self._in_thread(partial(self._hands.apply, o, planned.actions, memory))
+        except LedgerUnavailable as error:
+            o = replace(o, ledger=None, ledger_trouble=str(error))
+            planned = plan(o)
+        else:
+            planned = replace(planned, conditions=(*applied.conditions, *planned.conditions))
+            if applied.again:
+                self.again(Key(CAMPAIGN, *name), SOON)
+        memory.ended = bool(o.ledger and o.ledger.run and o.ledger.run.ended)
+        if not o.namespace_terminating:
+            await self._write_status(o, planned, memory)
+
+    async def _forget(self, name: Name) -> None:
+        """The campaign was deleted: its Jobs go by their ownerReference, its run stays."""
+        memory = self._observer.memories.pop(name, None)
+        if memory and memory.told:
+            account = memory.told[0]
+            await self._in_thread(lambda: self._hands.forget(account, "/".join(name)))
+
+    async def _write_status(self, o: Observation, planned: Plan, memory: CampaignMemory) -> None:
+        """Write it once, if it changed; at most every few seconds unless a condition did."""
+        before = dict(o.campaign.status.raw)
+        after = status.of_campaign(o, planned)
+        started = next((a for a in planned.actions if isinstance(a, RecordStart)), None)
+        if started:
+            after["startTime"] = time_text(started.at)
+        if after == before:
+            return
+        recent = time.monotonic() - memory.status_at < self._settings.status_seconds
+        if recent and not status.changed_in_kind(before, after):
+            return
+        campaign = o.campaign
+        patch = status.merge_patch(before, after, campaign.resource_version)
+        where = (campaign.namespace, campaign.name)
+        try:
+            body = await self._in_thread(lambda: self._cluster.patch_status(CAMPAIGNS, *where, patch))
+        except ObjectConflictError:
+            self.again(Key(CAMPAIGN, *where), SOON)
+            return
+        except ObjectGoneError:
+            return
+        except ClusterError as error:
+            log.warning("the status was not written", why=str(error), namespace=where[0], campaign=where[1])
+            return
+        memory.status_at = time.monotonic()
+        memory.written = views.campaign(body)
+        if started:
+            self.again(Key(CAMPAIGN, *where), SOON)
+        await self._tell(o, memory.written.status.conditions)
+
+    async def _tell(self, o: Observation, conditions: tuple[Any, ...]) -> None:
+        campaign = o.campaign
+        for event in events.of_change(campaign.status.conditions, conditions):
+            try:
+                tell = partial(self._cluster.tell, campaign.namespace, campaign.name, campaign.uid, event, o.now)
+                await self._in_thread(tell)
+            except ClusterError as error:
+                log.info("an Event was not written", why=str(error))
+
+    # --- relays ---------------------------------------------------------------------------------------
+    async def _relay(self, name: Name) -> None:
+        relay = self._observer.watched.relay(name)
+        if relay is None:
+            return
+        try:
+            trouble = await self._in_thread(lambda: self._hands.publish(relay))
+        except LedgerUnavailable as error:
+            trouble = f"the ledger does not answer: {error}"
+        self._observer.limiter_trouble = self._hands.limiter_trouble
+        after = status.of_relay(relay, datetime.now(UTC), trouble)
+        if after != relay.status:
+            patch = status.merge_patch(relay.status, after, None)
+            try:
+                await self._in_thread(lambda: self._cluster.patch_status(RELAYS, *name, patch))
+            except ObjectGoneError:
+                return
+        if trouble:
+            self.again(Key(RELAY, *name), 5)

@@ -1,0 +1,113 @@
+"""The specs of the custom resources as the operator reads them from manifests. Pure.
+
+What a run sends (audience, message, policy) is the contract's `Campaign`; here is the rest: where its
+Secrets are, how many senders may work, and whether it is suspended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from mailfleet_sender.contract.model import Model
+from mailfleet_sender.contract.relay import Connections, Limits, Pipelining, Relay, Tls
+
+GROUP = "mailfleet.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+class Reference(Model):
+    """The name of an object in the same namespace."""
+
+    name: str
+
+
+class KeyReference(Model):
+    """One key of a Secret in the same namespace, as in core/v1 `secretKeyRef`."""
+
+    name: str
+    key: str
+
+
+class Senders(Model):
+    """How many sender pods, and where they may run (fields as in core/v1 PodSpec)."""
+
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(default=20, ge=1)
+    resources: dict[str, Any] | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[dict[str, Any], ...] | None = None
+    affinity: dict[str, Any] | None = None
+    priority_class_name: str | None = None
+
+
+class TableSource(Model):
+    """Where the recipients' database is; the rest of the table is the contract's."""
+
+    database_secret_ref: KeyReference
+
+
+class RecipientsSource(Model):
+    """The source of the audience, exactly one."""
+
+    table: TableSource
+
+
+class CampaignSpec(Model):
+    """The parts of an EmailCampaign's spec that steer the operator."""
+
+    run_id: str = "1"
+    suspend: bool = False
+    relay_ref: Reference
+    weight: int = 100
+    recipients: RecipientsSource
+    senders: Senders = Senders()
+    range_size: int | None = None
+    ttl_seconds_after_finished: int = 86_400
+
+    @property
+    def database(self) -> KeyReference:
+        """The Secret key with the URL of the recipients' database."""
+        return self.recipients.table.database_secret_ref
+
+
+class RelayTls(Tls):
+    """Encryption, and the Secret key with the PEM bundle of the relay's CA."""
+
+    ca_secret_ref: KeyReference | None = None
+
+
+class RelayAuth(Model):
+    """The Secret with the keys `username` and `password`."""
+
+    secret_ref: Reference
+
+
+class RelaySpec(Model):
+    """An EmailRelay's spec."""
+
+    host: str
+    port: int = Field(default=587, ge=1, le=65_535)
+    tls: RelayTls = RelayTls()
+    auth: RelayAuth | None = None
+    limits: Limits
+    connections: Connections = Connections()
+    pipelining: Pipelining = Pipelining.AUTO
+    hello_name: str | None = None
+
+    def contract(self, namespace: str, name: str) -> Relay:
+        """The relay as senders read it: without Secrets, which reach them through their pods."""
+        return Relay(
+            namespace=namespace,
+            name=name,
+            host=self.host,
+            port=self.port,
+            tls=Tls(mode=self.tls.mode, verification=self.tls.verification),
+            limits=self.limits,
+            connections=self.connections,
+            pipelining=self.pipelining,
+            hello_name=self.hello_name,
+            authenticate=self.auth is not None,
+        )

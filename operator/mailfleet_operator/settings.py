@@ -1,0 +1,80 @@
+"""The operator's configuration, read once at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mailfleet_sender.contract import environment
+
+from .errors import SettingsError
+from .manifests import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SENDER_IMAGE = "MAILFLEET_SENDER_IMAGE"
+SENDER_SECRET = "MAILFLEET_SENDER_SECRET"  # noqa: S105 - a variable's name
+PULL_POLICY = "MAILFLEET_SENDER_PULL_POLICY"
+TICK_SECONDS = "MAILFLEET_TICK_SECONDS"
+STATUS_SECONDS = "MAILFLEET_STATUS_SECONDS"
+HEALTH_PORT = "MAILFLEET_HEALTH_PORT"
+LOG_LEVEL = "MAILFLEET_LOG_LEVEL"
+NAMESPACES = "MAILFLEET_NAMESPACES"
+RETENTION_MONTHS = "MAILFLEET_RETENTION_MONTHS"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator is told from outside. URLs hold passwords and are never shown.
+
+    Attributes:
+        tick_seconds: between two looks at a campaign that is not over.
+        status_seconds: at least between two writes of a status whose conditions did not change.
+        retention_months: whole months for which the ledger keeps who got what; totals stay for ever.
+        namespaces: those served; empty for all of the cluster.
+    """
+
+    ledger_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    image: Image
+    tick_seconds: float = 2.0
+    status_seconds: float = 5.0
+    health_port: int = 8080
+    log_level: str = "INFO"
+    retention_months: int = 12
+    namespaces: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> Settings:
+        """Read them from the environment.
+
+        Raises:
+            SettingsError: one is missing or unusable; the message names it.
+        """
+
+        def text(name: str, default: str | None = None) -> str:
+            if value := variables.get(name) or default:
+                return value
+            raise SettingsError(f"{name} is not set: the chart sets it")
+
+        def number(name: str, default: float) -> float:
+            try:
+                value = float(variables.get(name) or default)
+            except ValueError:
+                raise SettingsError(f"{name} must be a number, not {variables[name]!r}") from None
+            if value <= 0:
+                raise SettingsError(f"{name} must be above 0")
+            return value
+
+        return cls(
+            ledger_url=text(environment.LEDGER_URL),
+            redis_url=text(environment.REDIS_URL),
+            image=Image(text(SENDER_IMAGE), text(PULL_POLICY, "IfNotPresent"), text(SENDER_SECRET, "mailfleet")),
+            tick_seconds=number(TICK_SECONDS, 2),
+            status_seconds=number(STATUS_SECONDS, 5),
+            health_port=int(number(HEALTH_PORT, 8080)),
+            log_level=text(LOG_LEVEL, "INFO").upper(),
+            retention_months=max(1, int(number(RETENTION_MONTHS, 12))),
+            namespaces=tuple(filter(None, (variables.get(NAMESPACES) or "").split(","))),
+        )

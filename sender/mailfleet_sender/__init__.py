@@ -1,0 +1,1 @@
+"""The sender: knows e-mail, Postgres and Redis; never Kubernetes."""

@@ -1,0 +1,1 @@
+"""Delivery: permit, claim, send, record."""

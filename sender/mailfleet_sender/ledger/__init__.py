@@ -1,0 +1,70 @@
+"""The ledger: who was planned, claimed, sent and in doubt, in Postgres (DESIGN section 5, LEDGER).
+
+Three sides use it: an owner of one range (`OwnedRange`), a planner (`Planner`) and the operator (`Runs`).
+Works on Postgres 14 or newer, also behind PgBouncer in transaction mode.
+"""
+
+from .connection import open_ledger
+from .migration import load_address_key, migrate
+from .owner import OwnedRange, boottime
+from .pages import fate_of, first_keys
+from .partitions import make_partitions
+from .planner import Planner
+from .positions import EMPTY, Positions
+from .records import Snapshot, load_campaign, load_relay, report, save_relay
+from .retention import Retained, retain
+from .runs import Runs
+from .suppression import SUPPRESSED_CODE, AddressHasher, suppressed
+from .usage import usage_since
+from .values import (
+    PAGE_SIZE,
+    Deferrals,
+    Ended,
+    KeyArray,
+    Leased,
+    Outcome,
+    PageKey,
+    Plan,
+    PlannedPage,
+    RunRow,
+    Timing,
+    WaveRow,
+)
+
+__all__ = [
+    "EMPTY",
+    "PAGE_SIZE",
+    "SUPPRESSED_CODE",
+    "AddressHasher",
+    "Deferrals",
+    "Ended",
+    "KeyArray",
+    "Leased",
+    "Outcome",
+    "OwnedRange",
+    "PageKey",
+    "Plan",
+    "PlannedPage",
+    "Planner",
+    "Positions",
+    "Retained",
+    "RunRow",
+    "Runs",
+    "Snapshot",
+    "Timing",
+    "WaveRow",
+    "boottime",
+    "fate_of",
+    "first_keys",
+    "load_address_key",
+    "load_campaign",
+    "load_relay",
+    "make_partitions",
+    "migrate",
+    "open_ledger",
+    "report",
+    "retain",
+    "save_relay",
+    "suppressed",
+    "usage_since",
+]

@@ -1,0 +1,196 @@
+"""What the ledger says of runs: each question about many of them is one statement."""
+
+# ruff: noqa: S608 - what is put into these statements is constants of this package, values are bound
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, text, tuple_
+
+from mailfleet_sender.contract.accounts import Report, ReportReason, RunState, Totals, WaveKind
+from mailfleet_sender.contract.campaign import OnUncertain
+
+from .connection import available
+from .tables import COUNTERS, deferral, late_outcome, range_, report, run
+from .values import Deferrals, RunRow, Timing, WaveRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+
+def _term(counter: str) -> str:
+    """run's counter + that of its Open ranges; a verdict loses what Open ranges made from it have decided."""
+    lost = f" - coalesce(o.from_{counter}, 0)" if counter in {"deferred", "failed", "uncertain"} else ""
+    return f"u.{counter} + coalesce(o.{counter}, 0){lost} AS {counter}"
+
+
+# The sets of almost all ranges are empty: width() is called only where they are not.
+_DECIDED = """
+pos - CASE WHEN isempty(open) THEN 0 ELSE width(open) END
+    - CASE WHEN isempty(returned) THEN 0 ELSE width(returned) END
+"""
+
+# One statement, one snapshot; each term is counted for itself, remaining from cursors and claims.
+_TOTALS = text(f"""
+SELECT u.id, u.planned, {", ".join(map(_term, COUNTERS))},
+    CASE WHEN u.state IN ('Planning', 'Planned') THEN u.planned - u.skipped
+         ELSE coalesce(o.remaining, 0) END AS remaining
+FROM run u
+LEFT JOIN (
+    SELECT run, {", ".join(f"sum({c}) AS {c}" for c in COUNTERS)},
+        sum(planned - decided) FILTER (WHERE from_verdict IS NULL) AS remaining,
+        sum(decided) FILTER (WHERE from_verdict = 'deferred') AS from_deferred,
+        sum(decided) FILTER (WHERE from_verdict = 'failed') AS from_failed,
+        sum(decided) FILTER (WHERE from_verdict = 'uncertain') AS from_uncertain
+    FROM (SELECT *, {_DECIDED} AS decided FROM range
+          WHERE run = ANY(CAST(:runs AS bigint[])) AND state = 'Open') r
+    GROUP BY run) o ON o.run = u.id
+WHERE u.id = ANY(CAST(:runs AS bigint[]))
+""")
+
+RUN_COLUMNS = (
+    run.c.id,
+    run.c.namespace,
+    run.c.name,
+    run.c.run_id,
+    run.c.spec_hash,
+    run.c.on_uncertain,
+    run.c.state,
+    run.c.plan_wanted,
+    run.c.plan_id,
+    run.c.key_type,
+    run.c.planned,
+    run.c.skipped,
+    run.c.created_at,
+    run.c.started_at,
+    run.c.ended_at,
+    run.c.retry_generation,
+)
+
+# Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.
+_UNOWNED = text("""
+SELECT run, id FROM range
+WHERE run = ANY(CAST(:runs AS bigint[])) AND state = 'Open' AND epoch > 0
+  AND (:idle OR owner IS NOT NULL OR NOT isempty(open) OR NOT isempty(resending))
+  AND (lease_until IS NULL OR lease_until < clock_timestamp()
+       OR lease_until > clock_timestamp() + :horizon * interval '1 second')
+ORDER BY id
+""")
+
+_WAVES = text("""
+SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at,
+    count(r.id) FILTER (WHERE r.state <> 'Open') AS finished,
+    count(r.id) FILTER (WHERE r.state = 'Open') AS open,
+    count(r.id) FILTER (WHERE r.state = 'Open' AND r.lease_until > clock_timestamp()) AS active,
+    coalesce(sum(r.planned - r.pos + CASE WHEN isempty(r.returned) THEN 0 ELSE width(r.returned) END)
+             FILTER (WHERE r.state = 'Open'), 0)::bigint AS unclaimed
+FROM wave w LEFT JOIN range r ON r.run = w.run AND r.wave = w.number
+WHERE w.run = ANY(CAST(:runs AS bigint[]))
+GROUP BY w.run, w.number ORDER BY w.run, w.number
+""")
+
+
+def run_row(found: Sequence[Any]) -> RunRow:
+    """A row of `RUN_COLUMNS`, as a value."""
+    number, namespace, name, run_id, definition_hash, on_uncertain, state, *rest = found
+    return RunRow(number, namespace, name, run_id, definition_hash, OnUncertain(on_uncertain), RunState(state), *rest)
+
+
+def totals(connection: Connection, runs: Sequence[int]) -> dict[int, Totals]:
+    """TOTALS of many runs, within a transaction of the caller."""
+    rows = connection.execute(_TOTALS, {"runs": list(runs)}).mappings()
+    return {row["id"]: Totals(**{k: int(v) for k, v in row.items() if k != "id"}) for row in rows}
+
+
+class Books:
+    """The reading half of `Runs`. Every method may raise `LedgerUnavailable`; ask again at the next tick."""
+
+    def __init__(self, engine: Engine, timing: Timing | None = None) -> None:
+        self._engine, self._timing = engine, timing or Timing()
+
+    def get(self, run_id: int) -> RunRow | None:
+        """One run by its number."""
+        with available(), self._engine.connect() as connection:
+            found = connection.execute(select(*RUN_COLUMNS).where(run.c.id == run_id)).one_or_none()
+            return run_row(found) if found else None
+
+    def find(self, namespace: str, name: str) -> list[RunRow]:
+        """All runs of a campaign's name, oldest first."""
+        return self.find_all([(namespace, name)])
+
+    def find_all(self, names: Iterable[tuple[str, str]]) -> list[RunRow]:
+        """All runs of many campaigns, each (namespace, name), oldest first."""
+        query = select(*RUN_COLUMNS).where(tuple_(run.c.namespace, run.c.name).in_(list(names))).order_by(run.c.id)
+        with available(), self._engine.connect() as connection:
+            return [run_row(r) for r in connection.execute(query)]
+
+    def active(self) -> list[RunRow]:
+        """All runs that have not ended, oldest first."""
+        query = select(*RUN_COLUMNS).where(run.c.ended_at.is_(None)).order_by(run.c.id)
+        with available(), self._engine.connect() as connection:
+            return [run_row(r) for r in connection.execute(query)]
+
+    def totals(self, runs: Sequence[int]) -> dict[int, Totals]:
+        """The sums of many runs, in one snapshot. Runs that the ledger does not know are left out."""
+        with available(), self._engine.connect() as connection:
+            return totals(connection, runs)
+
+    def waves(self, runs: Sequence[int]) -> dict[int, list[WaveRow]]:
+        """The waves of many runs, in their order; a run without waves has no entry."""
+        found: dict[int, list[WaveRow]] = {}
+        with available(), self._engine.connect() as connection:
+            for row in connection.execute(_WAVES, {"runs": list(runs)}).mappings():
+                values: dict[str, Any] = {**row, "kind": WaveKind(row["kind"])}
+                found.setdefault(row["run"], []).append(WaveRow(**values))
+        return found
+
+    def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
+        """(wave, index) of each range that still owes something."""
+        r = range_.c
+        query = select(r.wave, r.idx).where(r.run == run_id, r.state == "Open").order_by(r.wave, r.idx)
+        with available(), self._engine.connect() as connection:
+            return [(row.wave, row.idx) for row in connection.execute(query)]
+
+    def unowned(self, runs: Sequence[int], *, idle: bool = False) -> dict[int, list[int]]:
+        """Ranges whose owner is gone without a drain, by run: `settle` them if no successor is to come.
+
+        Args:
+            runs: ids of runs.
+            idle: also those that were drained or settled and wait for an owner.
+        """
+        horizon = self._timing.lease_seconds + self._timing.clock_slack_seconds
+        found: dict[int, list[int]] = {}
+        with available(), self._engine.connect() as connection:
+            for row in connection.execute(_UNOWNED, {"runs": list(runs), "horizon": horizon, "idle": idle}):
+                found.setdefault(row.run, []).append(row.id)
+        return found
+
+    def late(self, runs: Sequence[int]) -> dict[int, int]:
+        """Late outcomes that wait in ranges that have ended, counted by run: `absorb_late` them."""
+        query = (
+            select(range_.c.run, func.count())
+            .join_from(late_outcome, range_, range_.c.id == late_outcome.c.range)
+            .where(range_.c.run.in_(runs), range_.c.state != "Open")
+            .group_by(range_.c.run)
+        )
+        with available(), self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def deferrals(self, runs: Sequence[int]) -> dict[int, Deferrals]:
+        """What waits for a Retry wave; a run where nothing waits has no entry."""
+        d = deferral.c
+        due = func.count().filter(d.due_at <= func.clock_timestamp())
+        query = select(d.run, func.count(), due, func.min(d.due_at)).where(d.run.in_(runs)).group_by(d.run)
+        with available(), self._engine.connect() as connection:
+            return {row[0]: Deferrals(row[1], row[2], row[3]) for row in connection.execute(query)}
+
+    def reports(self, runs: Sequence[int]) -> list[Report]:
+        """What planners and senders of these runs say about themselves, newest first."""
+        r = report.c
+        query = select(r.run, r.reporter, r.reason, r.message, r.at).where(r.run.in_(runs)).order_by(r.at.desc())
+        with available(), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [Report(row.run, row.reporter, ReportReason(row.reason), row.message, row.at) for row in rows]

@@ -1,0 +1,65 @@
+"""The verb `migrate`: brings a ledger to this version's shape (runs in the operator's init container)."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from .connection import available, open_ledger
+from .partitions import add_partitions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('mailfleet ledger migrations'))"
+_ADDRESS_KEY_BYTES = 32
+
+
+def migrate(url: str) -> None:
+    """Bring the ledger at `url` to the newest revision, in one transaction; safe to repeat, and by two at once.
+
+    Makes the partitions of delivery for the coming months and, once in a ledger's life, the key of the address
+    hash: a chart would make a new one at each `helm template`.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+        SettingsError: the URL is none.
+    """
+    engine = open_ledger(url, application_name="mailfleet-migrate")
+    try:
+        with available(), engine.begin() as connection:
+            # No lock_timeout: the second of two waits until the first is done. Lost connections end by keepalives.
+            connection.execute(text(_LOCK))
+            _upgrade(connection)
+            add_partitions(connection, datetime.now(UTC).date())
+            connection.execute(
+                text("INSERT INTO installation (address_key) VALUES (:key) ON CONFLICT DO NOTHING"),
+                {"key": secrets.token_bytes(_ADDRESS_KEY_BYTES)},
+            )
+    finally:
+        engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Only the sender's image has Alembic; the operator imports this package without it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "mailfleet_sender.ledger:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def load_address_key(engine: Engine) -> bytes:
+    """The installation's key of the address hash (HMAC-SHA-256 of the lower-cased address).
+
+    Raises:
+        LedgerUnavailable: the ledger does not answer.
+    """
+    with available(), engine.connect() as connection:
+        key = connection.scalar(text("SELECT address_key FROM installation"))
+        return bytes(key)

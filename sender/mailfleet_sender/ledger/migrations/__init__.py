@@ -1,0 +1,1 @@
+"""Alembic's scripts, shipped in the package so that any installation can migrate its ledger."""

@@ -1,0 +1,203 @@
+"""The planner's side: a plan is written under a fresh number and comes into being by one small statement."""
+
+from __future__ import annotations
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, select, text, update
+
+from mailfleet_sender.contract.accounts import RunState
+from mailfleet_sender.contract.materials import Materials
+from mailfleet_sender.errors import PlanMismatch
+
+from .change import COPY_ESCAPES
+from .connection import transaction
+from .tables import page, run, run_message
+from .values import MAIN_PAGES, PAGE_SIZE, SKIPPED_WAVE, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
+
+    from sqlalchemy import Connection, Engine
+
+    from .values import PlannedPage
+
+PAGES_A_TRANSACTION = 100
+"""50,000 keys, a few hundred milliseconds. A plan in one transaction would stop vacuum for every other campaign,
+and die of the idle limit while the recipients' database sorts."""
+SECONDS_A_TRANSACTION = 2.0
+"""Pages that come slowly are written as they come, so that the transaction never waits for their source."""
+_NULL = "\\N"
+
+
+class Planner:
+    """Writes plans. Safe against older planners, second planners, edits and the start: one of them wins, wholly."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def start(self, run_id: int, definition_hash: str) -> Plan | None:
+        """PLAN START: a fresh number.
+
+        Returns:
+            None: nothing to do. An edit or the start came first, or this definition is planned already.
+
+        Raises:
+            LedgerUnavailable: try again.
+        """
+        with transaction(self._engine) as connection:
+            number = connection.scalar(
+                update(run)
+                .where(run.c.id == run_id, run.c.spec_hash == definition_hash, run.c.state == RunState.PLANNING)
+                .values(plan_wanted=run.c.plan_wanted + 1)
+                .returning(run.c.plan_wanted)
+            )
+        return None if number is None else Plan(run_id, number, definition_hash)
+
+    def write(self, plan: Plan, pages: Iterable[PlannedPage]) -> int:
+        """Write pages in short transactions, none of which waits for `pages`: one is written while the next are made.
+
+        Returns:
+            how many were written.
+
+        Raises:
+            LedgerUnavailable: this plan is lost; begin again with a fresh number.
+        """
+        written = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="plan") as writer:
+            under_way: Future[int] | None = None
+            for batch in _batches(pages):
+                written += under_way.result() if under_way else 0
+                under_way = writer.submit(self._write, plan, batch)
+            return written + (under_way.result() if under_way else 0)
+
+    def _write(self, plan: Plan, batch: list[PlannedPage]) -> int:
+        with transaction(self._engine) as connection:
+            _copy(connection, plan, batch)
+        return len(batch)
+
+    def publish(
+        self, plan: Plan, planned: int, skipped: int, key_type: str, materials: Materials | None = None
+    ) -> bool:
+        """PUBLISH: make the plan's pages the run's audience, and its materials part of the run's snapshot.
+
+        Args:
+            plan: from `start`.
+            planned: all keys, skipped ones included.
+            skipped: keys in pages that bear a reason.
+            key_type: the SQL type that keys are cast to when recipients are read.
+            materials: what the message takes from ConfigMaps; None: nothing.
+
+        Returns:
+            False: another planner, an edit or the start came first; nothing is published.
+
+        Raises:
+            PlanMismatch: the pages are not what they are said to be.
+            LedgerUnavailable: try again: publishing twice does no harm.
+        """
+        with transaction(self._engine) as connection:
+            try:
+                _check_pages(connection, plan, planned, skipped)
+            except PlanMismatch:
+                # Asked after the pages were seen: who sweeps them has made a newer plan wanted before.
+                if connection.scalar(select(run.c.plan_wanted).where(run.c.id == plan.run)) == plan.number:
+                    raise
+                return False
+            done = connection.execute(
+                update(run)
+                .where(
+                    run.c.id == plan.run,
+                    run.c.plan_wanted == plan.number,
+                    run.c.spec_hash == plan.definition_hash,
+                    run.c.state == RunState.PLANNING,
+                )
+                .values(
+                    plan_id=plan.number,
+                    planned=planned,
+                    skipped=skipped,
+                    key_type=key_type,
+                    state=RunState.PLANNED.value,
+                )
+            )
+            if done.rowcount:
+                frozen = (materials or Materials()).document()
+                connection.execute(update(run_message).where(run_message.c.run == plan.run).values(attachments=frozen))
+                return True
+            published = select(run.c.plan_id == plan.number).where(run.c.id == plan.run)
+            return bool(connection.scalar(published))  # a COMMIT whose answer was lost
+
+    def sweep(self, run_id: int) -> int:
+        """Delete the pages of plans that were not published and no longer can be.
+
+        Returns:
+            how many pages went.
+
+        Raises:
+            LedgerUnavailable: try again at any time.
+        """
+        with transaction(self._engine) as connection:
+            return connection.execute(
+                delete(page).where(
+                    page.c.run == run_id,
+                    run.c.id == page.c.run,
+                    page.c.plan < run.c.plan_wanted,
+                    page.c.plan.is_distinct_from(run.c.plan_id),
+                )
+            ).rowcount
+
+
+def _batches(pages: Iterable[PlannedPage]) -> Iterator[list[PlannedPage]]:
+    batch: list[PlannedPage] = []
+    began = time.monotonic()
+    for one in pages:
+        batch.append(one)
+        if len(batch) >= PAGES_A_TRANSACTION or time.monotonic() - began > SECONDS_A_TRANSACTION:
+            yield batch
+            batch, began = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def _copy(connection: Connection, plan: Plan, batch: list[PlannedPage]) -> None:
+    """COPY: the keys pass as one text, neither quoted nor parsed as literals of an INSERT."""
+    lines = (
+        f"{plan.run}\t{plan.number}\t{MAIN_PAGES if p.reason is None else SKIPPED_WAVE}\t{p.number}\t"
+        f"{p.keys.literal.translate(COPY_ESCAPES)}\t{p.reason or _NULL}\n"
+        for p in batch
+    )
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        cursor.copy_expert("COPY page (run, plan, wave, number, keys, reason) FROM STDIN", io.StringIO("".join(lines)))
+
+
+def _check_pages(connection: Connection, plan: Plan, planned: int, skipped: int) -> None:
+    """Positions find their page by division: so pages have no gaps and are full, and counts are counted here."""
+    size = func.cardinality(page.c["keys"])
+    rows = connection.execute(
+        select(
+            page.c.wave,
+            func.count().label("pages"),
+            func.min(page.c.number).label("first"),
+            func.max(page.c.number).label("last"),
+            func.sum(size).label("keys"),
+            func.count().filter(size < PAGE_SIZE).label("short"),
+            func.max(page.c.number).filter(size == PAGE_SIZE).label("last_full"),
+            func.bool_or(func.array_position(page.c["keys"], text("NULL::text")).is_not(None)).label("nulls"),
+        )
+        .where(page.c.run == plan.run, page.c.plan == plan.number)
+        .group_by(page.c.wave)
+    ).all()
+    counted = {row.wave: int(row.keys) for row in rows}
+    main = next((row for row in rows if row.wave == MAIN_PAGES), None)
+    gaps = main is not None and (main.first != 0 or main.last != main.pages - 1)
+    short = main is not None and (main.short > 1 or (main.short == 1 and main.last_full == main.last))
+    if gaps or short or any(row.nulls for row in rows):
+        raise PlanMismatch(f"plan {plan.number} of run {plan.run}: pages with a gap, a page not full, or a NULL key")
+    if counted.get(SKIPPED_WAVE, 0) != skipped or counted.get(MAIN_PAGES, 0) != planned - skipped:
+        raise PlanMismatch(
+            f"plan {plan.number} of run {plan.run}: {counted} keys, not {planned} with {skipped} skipped"
+        )

@@ -1,0 +1,300 @@
+"""The charts, rendered by Helm and judged by a real API server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from custom_resources import CHARTS, ROOT
+from kube import ControlPlane
+from mailfleet_cluster.binaries import HELM_CLIENT, KUBERNETES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SYSTEM = "mailfleet-system"
+URLS = ("--set=ledger.url=postgresql://u:p@db/mailfleet", "--set=redis.url=redis://redis:6379/0")
+DEMO = f"--values={ROOT / 'deploy/demo/values.yaml'}"
+ACCOUNT = f"--as=system:serviceaccount:{SYSTEM}:mailfleet-operator"
+
+# What the operator may do, and nothing else: resource -> verbs.
+RIGHTS = {
+    "mailfleet.dev/emailcampaigns": {"list", "watch"},
+    "mailfleet.dev/emailrelays": {"list", "watch"},
+    "mailfleet.dev/emailcampaigns/status": {"patch"},
+    "mailfleet.dev/emailrelays/status": {"patch"},
+    "batch/jobs": {"list", "watch", "create", "patch", "delete"},
+    "/pods": {"list", "watch"},
+    "/pods/status": {"patch"},
+    "/events": {"list", "watch", "create"},
+    "/namespaces": {"list", "watch"},
+    "/nodes": {"list", "watch"},
+    "apiextensions.k8s.io/customresourcedefinitions": {"list", "watch"},
+}
+
+
+def helm(*args: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Helm; without a kubeconfig it reaches no cluster."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig or "/dev/null")}
+    return subprocess.run(
+        [HELM_CLIENT.built(), *args], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def render(chart: str, *args: str, namespace: str = SYSTEM) -> list[dict[str, Any]]:
+    """The chart's manifests."""
+    command = ("template", chart, str(CHARTS[chart]), f"--namespace={namespace}", f"--kube-version={KUBERNETES}", *args)
+    done = helm(*command)
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def refused(*args: str) -> str:
+    done = helm("template", "mailfleet", str(CHARTS["mailfleet"]), f"--kube-version={KUBERNETES}", *args)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def one(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+@pytest.fixture(scope="module")
+def system(api: ControlPlane) -> ControlPlane:
+    """The API server with the namespaces that the charts are put into, each with restricted Pod Security."""
+    for name in (SYSTEM, "mailfleet-demo", "shop-a", "shop-b"):
+        api.kubectl("create", "namespace", name)
+        api.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    return api
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server of its own, on which nobody has put the definitions."""
+    with ControlPlane(tmp_path_factory.mktemp("empty")) as plane:
+        plane.kubectl("create", "namespace", SYSTEM)
+        yield plane
+
+
+@pytest.mark.parametrize(
+    ("chart", "values"), [("mailfleet", URLS), ("mailfleet", ()), ("mailfleet", (DEMO,)), ("demo", ())], ids=str
+)
+def test_chart_passes_helms_strict_lint(chart: str, values: tuple[str, ...]) -> None:
+    done = helm("lint", "--strict", str(CHARTS[chart]), *values)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("chart", "namespace", "values"),
+    [
+        ("mailfleet", SYSTEM, (*URLS, "--set=campaignNamespaces={shop-a,shop-b}")),
+        ("mailfleet", SYSTEM, ("--set=existingSecret=mine",)),
+        ("mailfleet", "mailfleet-demo", (DEMO,)),
+        ("demo", "mailfleet-demo", ()),
+        (
+            "mailfleet",
+            SYSTEM,
+            (
+                *URLS,
+                "--set=images.pullSecrets={a,b}",
+                "--set=operator.nodeSelector.disk=ssd",
+                "--set=operator.tolerations[0].operator=Exists",
+                "--set=operator.priorityClassName=system-cluster-critical",
+                "--set=operator.podAnnotations.a=b",
+                "--set=crds.keep=false",
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_api_server_accepts_all_of_the_chart(
+    system: ControlPlane, chart: str, namespace: str, values: tuple[str, ...]
+) -> None:
+    manifests = render(chart, *values, namespace=namespace)
+    # --warnings-as-errors: Pod Security warns of a Deployment whose pods would be refused.
+    command = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
+    told = system.kubectl(*command, "--warnings-as-errors", stdin=yaml.safe_dump_all(manifests))
+    assert told.count("serverside-applied") == len(manifests)
+
+
+def test_ledger_and_redis_must_be_told() -> None:
+    assert "ledger.url is required (postgresql://user:password@host:5432/database), or existingSecret" in refused()
+    assert "redis.url is required (redis://host:6379/0), or existingSecret" in refused(URLS[0])
+
+
+def test_secret_and_urls_contradict_each_other() -> None:
+    assert "leave ledger.url and redis.url empty" in refused("--set=existingSecret=x", URLS[0])
+
+
+def test_unknown_value_is_refused() -> None:
+    assert "'ledgerUrl' not allowed" in refused("--set=ledgerUrl=x")
+
+
+def test_each_campaign_namespace_gets_its_secret() -> None:
+    manifests = render("mailfleet", *URLS, "--set=campaignNamespaces={shop-a,shop-b}", "--set=senderSecretName=fleet")
+    secrets = {(m["metadata"]["namespace"], m["metadata"]["name"]): m for m in manifests if m["kind"] == "Secret"}
+    assert set(secrets) == {(SYSTEM, "mailfleet-operator"), ("shop-a", "fleet"), ("shop-b", "fleet")}
+    for secret in secrets.values():
+        assert secret["stringData"] == {
+            "ledger-url": "postgresql://u:p@db/mailfleet",
+            "redis-url": "redis://redis:6379/0",
+        }
+
+
+def test_existing_secret_makes_none() -> None:
+    manifests = render("mailfleet", "--set=existingSecret=mine", "--set=campaignNamespaces={shop-a}")
+    assert [m for m in manifests if m["kind"] == "Secret"] == []
+    pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    sources = [env["valueFrom"]["secretKeyRef"] for env in pod["containers"][0]["env"] if "valueFrom" in env]
+    assert sources == [{"name": "mine", "key": "ledger-url"}, {"name": "mine", "key": "redis-url"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "image"),
+    [
+        ((), "mailfleet/sender:0.1.0"),
+        (("--set=images.sender.tag=1.2",), "mailfleet/sender:1.2"),
+        (("--set=images.registry=r.example.com/x/",), "r.example.com/x/mailfleet/sender:0.1.0"),
+        (
+            (f"--set=images.sender.digest=sha256:{'a' * 64}", "--set=images.sender.tag=1.2"),
+            f"mailfleet/sender@sha256:{'a' * 64}",
+        ),
+    ],
+    ids=["default", "tag", "registry", "digest"],
+)
+def test_image_is_named_in_the_usual_parts(values: tuple[str, ...], image: str) -> None:
+    pod = one(render("mailfleet", *URLS, *values), "Deployment")["spec"]["template"]["spec"]
+    assert pod["initContainers"][0]["image"] == image
+    told = {env["name"]: env.get("value") for env in pod["containers"][0]["env"]}
+    assert told["MAILFLEET_SENDER_IMAGE"] == image  # senders are of the version that migrated
+
+
+def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
+    spec = one(render("mailfleet", *URLS), "Deployment")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+    pod = spec["template"]["spec"]
+    (migrate,), (operator,) = pod["initContainers"], pod["containers"]
+    assert migrate["args"] == ["migrate"]
+    assert operator["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    for container in (migrate, operator):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"]
+    assert {env["name"] for env in operator["env"]} == {
+        "MAILFLEET_LEDGER_URL",
+        "MAILFLEET_REDIS_URL",
+        "MAILFLEET_SENDER_IMAGE",
+        "MAILFLEET_SENDER_SECRET",
+        "MAILFLEET_SENDER_PULL_POLICY",
+        "MAILFLEET_RETENTION_MONTHS",
+    }
+
+
+def test_how_long_the_ledger_keeps_deliveries_reaches_the_operator() -> None:
+    def told(*values: str) -> object:
+        containers = one(render("mailfleet", *URLS, *values), "Deployment")["spec"]["template"]["spec"]["containers"]
+        return next(env["value"] for env in containers[0]["env"] if env["name"] == "MAILFLEET_RETENTION_MONTHS")
+
+    assert told() == "12"
+    assert told("--set=ledger.retentionMonths=3") == "3"
+
+
+def test_another_ledger_restarts_the_operator() -> None:
+    def configuration(*values: str) -> str:
+        template = one(render("mailfleet", *values), "Deployment")["spec"]["template"]
+        return str(template["metadata"]["annotations"]["mailfleet.dev/configuration"])
+
+    assert configuration(*URLS) == configuration(*URLS)
+    assert configuration(*URLS) != configuration(URLS[0] + "2", URLS[1])
+
+
+def test_operator_has_the_rights_that_it_uses_and_no_other() -> None:
+    roles = [m for m in render("mailfleet", *URLS) if m["kind"] == "ClusterRole"]
+    (role,) = [m for m in roles if m["metadata"]["name"].endswith("-operator")]
+    granted: dict[str, set[str]] = {}
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                granted.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
+    assert granted == RIGHTS
+
+
+def test_api_server_grants_exactly_that(system: ControlPlane) -> None:
+    rights = [
+        m for m in render("mailfleet", *URLS) if m["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    ]
+    system.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
+
+    def may(verb: str, resource: str) -> bool:
+        name, _, part = resource.partition("/")
+        command = ("auth", "can-i", verb, name, f"--subresource={part}", ACCOUNT, "--namespace=shop-a")
+        return system.kubectl(*command, check=False).splitlines()[-1] == "yes"
+
+    assert may("create", "jobs.batch")
+    assert may("patch", "emailcampaigns.mailfleet.dev/status")
+    for verb, resource in [
+        ("get", "secrets"), ("list", "secrets"), ("get", "configmaps"), ("patch", "emailcampaigns.mailfleet.dev"),
+        ("update", "jobs.batch"), ("create", "pods"), ("delete", "pods"), ("create", "pods/exec"), ("get", "pods/log"),
+        ("patch", "nodes"), ("delete", "namespaces"), ("create", "customresourcedefinitions.apiextensions.k8s.io"),
+    ]:  # fmt: skip
+        assert not may(verb, resource), f"{verb} {resource}"
+
+
+def test_people_who_may_edit_a_namespace_may_send_from_it(system: ControlPlane) -> None:
+    roles = [
+        m for m in render("mailfleet", *URLS) if m["kind"] == "ClusterRole" and "rbac" in str(m["metadata"]["labels"])
+    ]
+    assert [m["metadata"]["name"] for m in roles] == [
+        "mailfleet-system-mailfleet-view",
+        "mailfleet-system-mailfleet-edit",
+    ]
+    view, edit = (role["metadata"]["labels"] for role in roles)
+    assert view["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit
+    assert edit["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+
+
+def test_upgrade_brings_new_definitions_and_uninstall_keeps_them(empty: ControlPlane, tmp_path: Path) -> None:
+    """Why the definitions are templates: Helm installs a chart's folder crds/ once and never again."""
+    older = tmp_path / "mailfleet"
+    shutil.copytree(CHARTS["mailfleet"], older)
+    file = older / "files/crds/emailrelays.mailfleet.dev.yaml"
+    file.write_text(file.read_text().replace("helloName:", "greeting:"))
+    where = (f"--namespace={SYSTEM}", *URLS)
+
+    def run(*args: str) -> str:
+        done = helm(*args, kubeconfig=empty.kubeconfig)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def explained() -> str:
+        # The definition itself, not explain: the API server publishes its OpenAPI some seconds later.
+        return empty.kubectl("get", "crd", "emailrelays.mailfleet.dev", "-o", "yaml")
+
+    told = run("install", "mailfleet", str(older), *where)
+    assert "kubectl explain emailcampaign.spec" in told
+    assert "No namespace can send yet" in told
+    assert "greeting:" in explained()
+    run("upgrade", "mailfleet", str(CHARTS["mailfleet"]), *where)
+    assert "helloName:" in explained()
+    assert "greeting:" not in explained()
+    run("uninstall", "mailfleet", f"--namespace={SYSTEM}")
+    assert "helloName:" in explained()
+    run("install", "mailfleet", str(CHARTS["mailfleet"]), *where, "--set=crds.keep=false")
+    run("uninstall", "mailfleet", f"--namespace={SYSTEM}", "--wait")
+    assert empty.kubectl("get", "crd", "-o", "name") == ""
+
+
+def test_notes_tell_the_next_command(empty: ControlPlane) -> None:
+    command = ("install", "mailfleet", str(CHARTS["mailfleet"]), f"--namespace={SYSTEM}", "--dry-run=server", *URLS)
+    told = helm(*command, "--set=campaignNamespaces={default}", kubeconfig=empty.kubeconfig).stdout
+    notes = told[told.index("NOTES:") :]
+    assert f"kubectl --namespace {SYSTEM} rollout status deployment/mailfleet-operator" in notes
+    assert "kubectl --namespace default get emailcampaigns --watch" in notes

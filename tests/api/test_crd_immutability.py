@@ -1,0 +1,171 @@
+"""From the first claim on (status.startTime) a run is what it is; a new runId, after its end, is another."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from custom_resources import campaign
+from kube import KubectlError
+
+if TYPE_CHECKING:
+    from kube import ControlPlane
+
+STARTED = "2026-11-24T03:00:00Z"
+# Each field that is fixed, and a change of it.
+FIXED = {
+    "recipients": {"recipients": {"table": {"name": "others"}}},
+    "recipients.exclude": {"recipients": {"exclude": [{"table": {"name": "staff"}}]}},
+    "recipients.duplicateAddresses": {"recipients": {"duplicateAddresses": "Send"}},
+    "message": {"message": {"subject": "Winter"}},
+    "message, a header more": {"message": {"headers": {"X-A": "b"}}},
+    "relayRef": {"relayRef": {"name": "other"}},
+    "rangeSize": {"rangeSize": 1000},
+}
+FREE = {
+    "suspend": {"suspend": True},
+    "weight": {"weight": 7},
+    "senders": {"senders": {"maxReplicas": 3}},
+    "retry": {"retry": {"initialDelaySeconds": 5}},
+    "onUncertain": {"onUncertain": "Resend"},
+    "ttlSecondsAfterFinished": {"ttlSecondsAfterFinished": 60},
+}
+
+
+class Campaign:
+    """A campaign on the API server, edited by a person and by the operator."""
+
+    def __init__(self, api: ControlPlane, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+        api.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(campaign()))
+
+    def edit(self, spec: dict[str, Any]) -> str:
+        """Change the spec.
+
+        Raises:
+            KubectlError: it was refused; the message says why.
+        """
+        return self._patch({"spec": spec})
+
+    def status(self, status: dict[str, Any]) -> None:
+        """Write the status, as the operator does."""
+        self._patch({"status": status}, "--subresource=status")
+
+    def starts(self, run: str = "1") -> None:
+        self.status({"startTime": STARTED, "runId": run, "conditions": []})
+
+    def ends(self, condition: str) -> None:
+        last = {"type": condition, "status": "True", "lastTransitionTime": STARTED, "reason": "Done", "message": ""}
+        self.status({"conditions": [last]})
+
+    def _patch(self, patch: dict[str, Any], *options: str) -> str:
+        return self.api.kubectl(
+            "patch",
+            "emailcampaign",
+            "autumn-news",
+            "-n",
+            self.namespace,
+            "--type=merge",
+            "-p",
+            json.dumps(patch),
+            *options,
+        )
+
+
+@pytest.fixture
+def sending(api: ControlPlane, namespace: str) -> Campaign:
+    """A campaign of which sending has begun."""
+    made = Campaign(api, namespace)
+    made.starts()
+    return made
+
+
+@pytest.mark.parametrize("change", FIXED.values(), ids=FIXED)
+def test_everything_may_change_before_sending_begins(api: ControlPlane, namespace: str, change: dict[str, Any]) -> None:
+    made = Campaign(api, namespace)
+    made.status({"phase": "Planned", "runId": "1"})
+    made.edit(change)
+    made.edit({"runId": "2"})
+
+
+@pytest.mark.parametrize(("field", "change"), FIXED.items(), ids=FIXED)
+def test_definition_is_fixed_once_sending_has_begun(sending: Campaign, field: str, change: dict[str, Any]) -> None:
+    name = field.split(",", maxsplit=1)[0].split(".", maxsplit=1)[0]
+    with pytest.raises(KubectlError, match=rf"spec\.{name}: Forbidden: .*cannot change once sending has begun"):
+        sending.edit(change)
+
+
+def test_removing_the_range_size_is_a_change_as_well(api: ControlPlane, namespace: str) -> None:
+    made = Campaign(api, namespace)
+    made.edit({"rangeSize": 1000})
+    made.starts()
+    with pytest.raises(KubectlError, match="rangeSize cannot change once sending has begun"):
+        made.edit({"rangeSize": None})
+
+
+@pytest.mark.parametrize("change", FREE.values(), ids=FREE)
+def test_policy_may_change_while_sending(sending: Campaign, change: dict[str, Any]) -> None:
+    sending.edit(change)
+
+
+def test_run_id_is_fixed_while_the_run_is_under_way(sending: Campaign) -> None:
+    with pytest.raises(
+        KubectlError,
+        match=r"spec\.runId: Forbidden: this run is under way: .* only when the run is Complete or Failed",
+    ):
+        sending.edit({"runId": "2"})
+    with pytest.raises(KubectlError, match="this run is under way"):  # a new definition does not help either
+        sending.edit({"runId": "2", **FIXED["message"]})
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_condition_that_does_not_hold_ends_nothing(sending: Campaign, status: str) -> None:
+    sending.status(
+        {
+            "conditions": [
+                {"type": "Complete", "status": status, "lastTransitionTime": STARTED, "reason": "R", "message": ""}
+            ]
+        }
+    )
+    with pytest.raises(KubectlError, match="this run is under way"):
+        sending.edit({"runId": "2"})
+
+
+@pytest.mark.parametrize("condition", ["Complete", "Failed"])
+def test_run_id_may_change_when_the_run_has_ended_and_the_definition_with_it(sending: Campaign, condition: str) -> None:
+    sending.ends(condition)
+    with pytest.raises(KubectlError, match="cannot change once sending has begun"):  # the same run stays what it was
+        sending.edit(FIXED["message"])
+    sending.edit({"runId": "2", **FIXED["message"], **FIXED["recipients"], **FIXED["relayRef"], **FIXED["rangeSize"]})
+
+
+def test_new_run_may_be_mended_until_it_starts_itself(sending: Campaign) -> None:
+    sending.ends("Complete")
+    sending.edit({"runId": "2"})
+    # The status still speaks of run 1: of run 2 nothing is sent yet.
+    sending.edit(FIXED["message"])
+    sending.starts("2")
+    with pytest.raises(KubectlError, match="the message cannot change once sending has begun"):
+        sending.edit({"message": {"subject": "Spring"}})
+    with pytest.raises(KubectlError, match="this run is under way"):
+        sending.edit({"runId": "3"})
+
+
+def test_status_without_a_run_speaks_of_the_present_one(api: ControlPlane, namespace: str) -> None:
+    made = Campaign(api, namespace)
+    made.status({"startTime": STARTED})
+    with pytest.raises(KubectlError, match="this run is under way"):
+        made.edit({"runId": "2"})
+
+
+def test_status_is_written_whatever_the_spec_says(sending: Campaign) -> None:
+    sending.status({"progress": "1/2", "recipients": {"sent": 1}})
+
+
+def test_applying_the_same_manifest_again_changes_nothing(sending: Campaign) -> None:
+    told = sending.api.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-n", sending.namespace, "-f", "-", stdin=json.dumps(campaign())
+    )
+    assert "serverside-applied" in told

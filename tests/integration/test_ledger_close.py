@@ -1,0 +1,111 @@
+"""Cancel and end time: whatever state its ranges are in, and whoever still works on them, a run ends in exact books."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from books import sample
+from ledgers import PAGE, Desk, claim, outcomes, send_all
+from mailfleet_sender.contract.accounts import OutcomeKind, RunState
+from mailfleet_sender.contract.campaign import OnUncertain
+from mailfleet_sender.errors import Fenced
+from mailfleet_sender.ledger import Outcome, OwnedRange, Positions
+from services import wait_for
+
+if TYPE_CHECKING:
+    from services import PostgresServer
+
+KINDS = [OutcomeKind.SENT, OutcomeKind.FAILED, OutcomeKind.UNCERTAIN, OutcomeKind.DEFERRED]
+STATES = ("untouched", "leased", "drained", "killed", "killed twice", "finished", "retried")
+
+
+def some(data: st.DataObject, owned: OwnedRange) -> list[Outcome]:
+    """Claim some, know the outcomes of some of them; record none."""
+    now = claim(owned, data.draw(st.integers(1, 200), "claimed"))
+    known = now.take(data.draw(st.integers(0, len(now)), "known"))
+    kinds = data.draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), "kinds")
+    made = []
+    for i, kind in enumerate(kinds):
+        part = Positions.of(list(known)[i :: len(kinds)])
+        made += outcomes(owned, part, kind, retry_after_seconds=0)
+    return made
+
+
+def bring(desk: Desk, data: st.DataObject, index: int, state: str) -> OwnedRange | None:
+    """Bring a range into a state; its owner, if it has one that lives."""
+    if state == "untouched":
+        return None
+    owned = desk.own(index)
+    if state == "finished":
+        send_all(owned, data.draw(st.sampled_from(KINDS), "kind"), retry_after_seconds=0)
+        return None
+    owned.record(some(data, owned))
+    if state == "leased":
+        return owned
+    if state == "drained":
+        owned.drain()
+        return None
+    owned.close()  # killed: what it had open stays so
+    desk.expire(owned.id)
+    if state == "killed twice":
+        second = desk.acquire(index)
+        if isinstance(second, OwnedRange):
+            if second.resend and not second.open:
+                second.claim_resend(second.resend.spans[0][0])
+            second.close()
+            desk.expire(second.id)
+    return None
+
+
+@settings(max_examples=15, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+@given(
+    data=st.data(),
+    states=st.lists(st.sampled_from(STATES), min_size=1, max_size=5),
+    policy=st.sampled_from(OnUncertain),
+    into=st.sampled_from([RunState.CANCELLED, RunState.SUPERSEDED, RunState.FAILED]),
+)
+def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
+    postgres: PostgresServer, data: st.DataObject, states: list[str], policy: OnUncertain, into: RunState
+) -> None:
+    with Desk(postgres.database(), keys=PAGE * len(states), on_uncertain=policy) as desk:
+        alive = [o for i, s in enumerate(states) if (o := bring(desk, data, i, s))]
+        if "retried" in states:
+            desk.runs.retry_wave(desk.run, PAGE)  # ranges made of the deferred, never claimed
+        before = desk.totals()
+        waiting = desk.value("SELECT count(*) FROM deferral")
+        again = [some(data, o) for o in alive]
+        closing = [desk.soon(desk.runs.close, desk.run, into) for _ in range(2)]
+        for owned, known in zip(alive, again, strict=True):
+            owned.record(known)
+            if data.draw(st.booleans(), "drains"):
+                owned.drain()
+        sample(desk.url, desk.run)
+        for closed in closing:
+            closed.result(30)
+        late = [(o, outcomes(o, o.open)) for o in alive if not o.ended and o.open]
+        desk.expire()
+        wait_for("the run has ended", lambda: desk.runs.close(desk.run, into))
+        books = desk.books()
+        totals = books.totals
+        assert totals["remaining"] == totals["deferred"] == 0
+        assert desk.value("SELECT count(*) FROM deferral") == 0
+        assert desk.value("SELECT count(*) FROM range WHERE state = 'Open'") == 0
+        assert totals["cancelled"] >= waiting
+        assert totals["sent"] >= before.get("sent", 0)
+        assert desk.value("SELECT state FROM run") == into
+        for owned, known in late:  # who was fenced tells what it knows, and nothing but uncertain moves
+            try:
+                owned.record(known)
+            except Fenced:
+                owned.leave_late(known)
+        turned = desk.runs.absorb_late(desk.run)
+        assert turned == sum(len(known) for _, known in late)
+        after = desk.books().totals
+        assert after == totals | {"sent": totals["sent"] + turned, "uncertain": totals["uncertain"] - turned}
+        assert desk.runs.close(desk.run, RunState.CANCELLED)
+        assert desk.books().totals == after
+        for owned in alive:
+            owned.close()
