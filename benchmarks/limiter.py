@@ -27,6 +27,7 @@ from mailfleet_sender.contract.rate import Rate
 from mailfleet_sender.errors import LimiterUnavailable
 from mailfleet_sender.limiter import (
     ANY,
+    AccountLimits,
     Appetite,
     Limiter,
     LimiterAdmin,
@@ -90,7 +91,7 @@ async def pod(options: argparse.Namespace) -> None:
     async with open_limiter(url) as client:
 
         async def seed() -> None:
-            await seed_limits(client, ACCOUNT, 1, rate, domains=domains)
+            await seed_limits(client, ACCOUNT, 1, AccountLimits(rate, domains or {}))
 
         limiter = Limiter(client, account=ACCOUNT, campaign=options.campaign, pod=f"pod-{os.getpid()}", seed=seed)
         worker = Pod(limiter, ready)

@@ -22,7 +22,7 @@ from mailfleet_sender.contract import environment
 from mailfleet_sender.contract.campaign import Campaign
 from mailfleet_sender.contract.relay import Relay
 from mailfleet_sender.ledger import Runs, migrate, open_ledger, save_relay
-from mailfleet_sender.limiter import LimiterAdmin
+from mailfleet_sender.limiter import AccountLimits, LimiterAdmin
 from services import wait_for
 
 if TYPE_CHECKING:
@@ -131,14 +131,7 @@ class Fleet:
         relay = self.relay()
         version = save_relay(self.engine, relay)
         with redis.Redis.from_url(self.redis_url) as client:
-            LimiterAdmin(client).write_limits(
-                relay.account,
-                version,
-                relay.rate,
-                domains=relay.domain_rates,
-                quota=relay.limits.quota,
-                connections=relay.connections.max,
-            )
+            LimiterAdmin(client).write_limits(relay.account, version, AccountLimits.of(relay))
 
     def plan(self) -> subprocess.CompletedProcess[bytes]:
         """Make the run and plan it with the real verb, as the plan Job does."""

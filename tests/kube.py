@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from mailfleet_cluster import control_plane
 from mailfleet_cluster.binaries import KUBE
 from mailfleet_cluster.places import CHECKOUT, state
-from services import free_port, wait_for
+from services import PATIENCE, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def kubectl(
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds,
+        timeout=seconds * PATIENCE,
     )
     if check and done.returncode:
         raise KubectlError(f"kubectl {' '.join(args)} (exit {done.returncode}): {done.stderr.strip()}")

@@ -30,13 +30,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = 4
+"""What a quiet machine needs at most, a test names; a busy one is given so many times that. It costs nothing where
+things work."""
+
 
 def wait_for(what: str, probe: Callable[[], T | None], *, seconds: float = 30, interval: float = 0.05) -> T:
     """Ask `probe` until it gives something true; a deadline, never a sleep for luck.
 
+    Args:
+        seconds: what a quiet machine needs at most; see `PATIENCE`.
+
     Raises:
         TimeoutError: `what` did not come true; the last answer is in the message.
     """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         answer = probe()

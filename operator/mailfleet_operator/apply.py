@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mailfleet_sender.errors import LimiterUnavailable
+from mailfleet_sender.limiter import AccountLimits
 
 from . import actions, manifests
 from .conditions import Condition, Type, true
@@ -96,16 +97,7 @@ class Hands:
         if (settings := relay.relay) is None:
             return relay.invalid
         version = self._ledger.save_relay(settings)
-        write = partial(
-            self._limiter.write_limits,
-            settings.account,
-            version,
-            settings.rate,
-            domains=settings.domain_rates,
-            quota=settings.limits.quota,
-            connections=settings.connections.max,
-        )
-        self._with_limiter(write)
+        self._with_limiter(partial(self._limiter.write_limits, settings.account, version, AccountLimits.of(settings)))
         return self.limiter_trouble
 
     def ping(self) -> None:

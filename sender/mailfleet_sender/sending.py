@@ -17,6 +17,7 @@ import uvloop
 
 from .audience import Audience, open_recipients
 from .composing import composer_of
+from .connecting import connector_of
 from .contract.accounts import ReportReason
 from .contract.environment import Exit
 from .delivery.lease import keep_lease
@@ -27,7 +28,7 @@ from .delivery.recorder import Recorder
 from .delivery.suppression import Suppression
 from .delivery.threads import Thread
 from .delivery.trouble import Trouble
-from .errors import Fenced, LedgerRewound, LedgerUnavailable, LimiterUnavailable
+from .errors import Fenced, LedgerRewound, LedgerUnavailable, LimiterUnavailable, RelayUnavailable
 from .ledger import (
     AddressHasher,
     Ended,
@@ -40,9 +41,8 @@ from .ledger import (
     open_ledger,
     usage_since,
 )
-from .limiter import USAGE_LOOK_BACK, Limiter, open_limiter, seed_usage
-from .seeding import seed_relay
-from .smtp import Connector, Modes, Timeouts
+from .limiter import USAGE_LOOK_BACK, AccountLimits, Limiter, open_limiter, seed_limits, seed_usage
+from .smtp import Modes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from .contract.relay import Relay
     from .settings import SendSettings
-    from .smtp import Connection
+    from .smtp import Connection, Connector
 
 DRAIN_MARGIN_SECONDS = 5.0
 """The drain ends this long before the kubelet's SIGKILL (DESIGN section 5, invariant 7)."""
@@ -87,6 +87,7 @@ class _Sender:
         self.relay_row: tuple[Relay, int] | None = None
         self.relay_until = 0.0
         self.modes = Modes()
+        self.connector: tuple[Relay, Connector] | None = None
         self.lapsed = 0
 
     async def run(self) -> Exit:
@@ -282,7 +283,7 @@ class _Sender:
     async def _seed(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster) -> None:
         """Redis came back empty: write the limits again from their truth."""
         relay, version = await self._relay()
-        await seed_relay(client, relay, version)
+        await seed_limits(client, relay.account, version, AccountLimits.of(relay))
 
     async def _seed_usage(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster) -> None:
         """Redis has lost what is used of the quota: the ledger knows."""
@@ -298,15 +299,13 @@ class _Sender:
 
     async def _connect(self) -> Connection:
         relay, _ = await self._relay()
-        connector = Connector(
-            relay,
-            username=self.settings.username,
-            password=self.settings.password,
-            ca_file=self.settings.ca_file,
-            timeouts=Timeouts().at_most(self.settings.smtp_timeout_seconds),
-            modes=self.modes,
-        )
-        return await connector.connect()
+        if self.connector is None or self.connector[0] != relay:
+            self.connector = (relay, connector_of(relay, self.settings.smtp, self.modes))
+        try:
+            return await self.connector[1].connect()
+        except RelayUnavailable:
+            self.connector = None  # its certificates may have been mended meanwhile: read them again
+            raise
 
     async def _termination(self) -> None:
         await self.terminated.wait()

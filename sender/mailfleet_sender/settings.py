@@ -79,15 +79,40 @@ class PlanSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """What opens a connection to a relay besides the relay's own settings.
+
+    Attributes:
+        username, password: for AUTH.
+        ca_file: a PEM bundle that replaces the system's certificates.
+        timeout_seconds: an upper limit of every step's time-out.
+    """
+
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    timeout_seconds: float = math.inf
+
+    @classmethod
+    def read(cls, env: Environment) -> SmtpSettings:
+        """Read them from the environment (SettingsError names what is wrong)."""
+        ca_file = env.variables.get(environment.SMTP_CA_FILE)
+        return cls(
+            username=env.variables.get(environment.SMTP_USERNAME) or None,
+            password=env.variables.get(environment.SMTP_PASSWORD) or None,
+            ca_file=Path(ca_file) if ca_file else None,
+            timeout_seconds=env.number(SMTP_TIMEOUT_SECONDS, math.inf),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SendSettings:
     """What the verb `send` needs. Durations in seconds."""
 
     ledger_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     database_url: str = field(repr=False)
-    username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
-    ca_file: Path | None
+    smtp: SmtpSettings
     run: int
     wave: int
     index: int
@@ -96,7 +121,6 @@ class SendSettings:
     pod: str
     grace_seconds: float
     timing: dict[str, float]
-    smtp_timeout_seconds: float
 
     @classmethod
     def read(cls, env: Environment) -> SendSettings:
@@ -104,14 +128,11 @@ class SendSettings:
         namespace, slash, name = env.text(environment.RELAY).partition("/")
         if not slash:
             raise SettingsError(f"{environment.RELAY} must be namespace/name")
-        ca_file = env.variables.get(environment.SMTP_CA_FILE)
         return cls(
             ledger_url=env.text(environment.LEDGER_URL),
             redis_url=env.text(environment.REDIS_URL),
             database_url=env.text(environment.DATABASE_URL),
-            username=env.variables.get(environment.SMTP_USERNAME) or None,
-            password=env.variables.get(environment.SMTP_PASSWORD) or None,
-            ca_file=Path(ca_file) if ca_file else None,
+            smtp=SmtpSettings.read(env),
             run=int(env.number(environment.RUN)),
             wave=int(env.number(environment.WAVE)),
             index=int(env.number(environment.INDEX)),
@@ -120,7 +141,6 @@ class SendSettings:
             pod=env.text(environment.POD_NAME),
             grace_seconds=env.number(environment.GRACE_SECONDS, 60),
             timing=_timing(env),
-            smtp_timeout_seconds=env.number(SMTP_TIMEOUT_SECONDS, math.inf),
         )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from .connecting import connector_of
 from .contract import environment
 from .contract.environment import Exit
 from .errors import (
@@ -26,12 +25,21 @@ from .errors import (
     SettingsError,
 )
 from .ledger import load_relay, open_ledger, usage_since
-from .limiter import ANY, USAGE_LOOK_BACK, Limiter, Permits, Why, open_limiter, seed_usage
+from .limiter import (
+    ANY,
+    USAGE_LOOK_BACK,
+    AccountLimits,
+    Limiter,
+    Permits,
+    Why,
+    open_limiter,
+    seed_limits,
+    seed_usage,
+)
 from .message import is_address
 from .previewing import Planned, tell
-from .seeding import seed_relay
-from .settings import SMTP_TIMEOUT_SECONDS
-from .smtp import Connector, Timeouts, VerdictKind
+from .settings import SmtpSettings
+from .smtp import VerdictKind
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,7 +50,7 @@ if TYPE_CHECKING:
     from .audience import Row
     from .contract.relay import Relay
     from .settings import Environment
-    from .smtp import Connection, Verdict
+    from .smtp import Verdict
 
 PATIENCE_SECONDS = 60.0
 """How long a permit is waited for; a relay that is busy with campaigns gives one within seconds."""
@@ -141,11 +149,11 @@ class _Attempt:
                 # A campaign of its own: the real one may be paused, and its outcomes are no business of a test.
                 campaign=f"{self.planned.run.namespace}/{self.planned.run.name} (test)",
                 pod=f"test-{uuid4()}",
-                seed=lambda: seed_relay(client, self.relay, self.version),
+                seed=lambda: self._seed(client),
                 usage=lambda: self._seed_usage(client),
                 limited=self.relay.domain_rates,
             )
-            connection = await self._connect()
+            connection = await connector_of(self.relay, SmtpSettings.read(self.env)).connect()
             stack.push_async_callback(connection.close)
             # A Message-ID of its own: a mailbox that has seen the test would take the real mail for its copy.
             mail = self.planned.composer.compose(
@@ -180,16 +188,8 @@ class _Attempt:
             if time.monotonic() > until:
                 raise LimiterUnavailable(f"the relay {self.relay.name} gave no permit within {PATIENCE_SECONDS:.0f} s")
 
-    async def _connect(self) -> Connection:
-        ca_file = self.env.variables.get(environment.SMTP_CA_FILE)
-        connector = Connector(
-            self.relay,
-            username=self.env.variables.get(environment.SMTP_USERNAME) or None,
-            password=self.env.variables.get(environment.SMTP_PASSWORD) or None,
-            ca_file=Path(ca_file) if ca_file else None,
-            timeouts=Timeouts().at_most(self.env.number(SMTP_TIMEOUT_SECONDS, math.inf)),
-        )
-        return await connector.connect()
+    async def _seed(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster) -> None:
+        await seed_limits(client, self.relay.account, self.version, AccountLimits.of(self.relay))
 
     async def _seed_usage(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster) -> None:
         usage = await asyncio.to_thread(

@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 def api(control_plane: ControlPlane) -> ControlPlane:
     """The API server with `emailcampaigns` and `emailrelays`."""
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(CRDS))
     # Discovery and the schemas behind `kubectl explain` follow a moment later.
     wait_for("kubectl explain knows both", lambda: all(map(functools.partial(_explained, control_plane), KINDS)))
     return control_plane

@@ -56,8 +56,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
             *values,
         ]
         environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=480)
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "crd", "--all")
         yield plane
 
 

@@ -117,7 +117,7 @@ def test_wait_ends_when_the_campaign_is_complete(api: ControlPlane, namespace: s
     patch_status(
         api, namespace, {"conditions": [*STATUS["conditions"], done], "completionTime": "2026-11-24T04:00:00Z"}
     )  # type: ignore[misc]
-    assert "condition met" in api.kubectl(*wait, "--timeout=30s")
+    assert "condition met" in api.kubectl(*wait, "--timeout=120s")
 
 
 def test_status_keeps_every_field_of_the_documentation(api: ControlPlane, namespace: str) -> None:

@@ -88,7 +88,7 @@ def test_from_apply_to_complete(hand: Hand) -> None:
     assert status["startTime"]
     assert status["completionTime"]
     assert len(json.dumps(status)) < 4096
-    hand.kubectl("wait", "--for=condition=Complete", "emailcampaign/autumn", "--timeout=5s")
+    hand.kubectl("wait", "--for=condition=Complete", "emailcampaign/autumn", "--timeout=60s")
     assert "Complete" in hand.kubectl("get", "emailcampaigns")
     assert len(hand.jobs("sender")) == 1
 
@@ -157,7 +157,7 @@ def test_deleted_and_applied_again_it_goes_on_where_it_was(hand: Hand) -> None:
     job = sending(hand)
     hand.send(job, 0)
     wait_for("500 are sent", lambda: hand.status("autumn").get("recipients", {}).get("sent") == 500, interval=0.2)
-    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=10s")
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
     hand.apply(campaign(rangeSize=500))
     wait_for("it knows what was sent", lambda: hand.status("autumn").get("recipients", {}).get("sent"), interval=0.2)
     jobs = wait_for(
@@ -177,7 +177,7 @@ def test_complete_stays_complete_when_it_is_deleted_and_applied_again(hand: Hand
     sending(hand, 500)
     hand.send_all("autumn")
     hand.wait_for_reason("autumn", "Complete", "Complete")
-    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=10s")
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
     wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
     hand.apply(campaign(rangeSize=500))
     hand.wait_for_reason("autumn", "Complete", "Complete")
@@ -199,7 +199,7 @@ def test_a_new_run_id_sends_again_to_all(hand: Hand) -> None:
 
 def test_the_same_run_id_with_another_message_is_refused(hand: Hand) -> None:
     sending(hand)
-    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=10s")
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
     wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
     other = campaign(rangeSize=500)
     other["spec"]["message"]["subject"] = "Something else"
@@ -214,7 +214,7 @@ def test_the_same_run_id_with_another_message_is_refused(hand: Hand) -> None:
 def test_re_created_with_another_run_id_the_older_run_is_closed_first(hand: Hand) -> None:
     job = sending(hand)
     hand.send(job, 0, upto=100)
-    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=10s")
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
     hand.apply(campaign(rangeSize=500, runId="2"))
     assert hand.plan() == 0
     wait_for("a send Job of run 2", lambda: hand.list("jobs", "mailfleet.dev/run-id=2,mailfleet.dev/wave"))
@@ -272,7 +272,7 @@ def test_what_a_dead_sender_left_open_is_settled_while_suspended(hand: Hand) -> 
 def test_deleting_a_campaign_never_hangs_even_without_the_operator(hand: Hand, operator: OperatorProcess) -> None:
     sending(hand)
     operator.kill()
-    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=10s")
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
     assert "autumn" not in hand.kubectl("get", "emailcampaigns", check=False)
 
 

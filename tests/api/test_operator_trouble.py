@@ -99,7 +99,7 @@ def test_a_missing_relay(hand: Hand) -> None:
 
 def test_a_relay_is_ready_once_ledger_and_limiter_know_it(hand: Hand) -> None:
     hand.apply(relay())
-    hand.kubectl("wait", "--for=condition=Ready", "emailrelay/ses", "--timeout=15s")
+    hand.kubectl("wait", "--for=condition=Ready", "emailrelay/ses", "--timeout=60s")
     hand.apply(relay("50/s"))
     wait_for(
         "the new rate", lambda: hand.get("emailrelay", "ses")["status"].get("effectiveRate") == "50/s", interval=0.2
@@ -130,7 +130,7 @@ def test_a_failed_plan_is_tried_at_once_after_an_edit(hand: Hand) -> None:
     assert hand.plan() != 0
     hand.wait_for_reason("autumn", "Planned", "TableNotFound")
     hand.patch("autumn", {"recipients": {"table": {"name": "people"}}})
-    wait_for("a planner without a pause", lambda: hand.jobs("planner"), seconds=5, interval=0.2)
+    wait_for("a planner without a pause", lambda: hand.jobs("planner"), seconds=3, interval=0.2)
     assert hand.plan() == 0
     hand.wait_for_reason("autumn", "Planned", "Planned")
 

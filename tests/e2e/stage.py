@@ -13,6 +13,7 @@ from mailfleet_demo.kubectl import Kubectl
 from mailfleet_demo.oracle import peak
 from mailfleet_demo.progress import condition, describe
 from mailfleet_demo.why import explain
+from services import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ class Stage:
 
     def delete(self) -> None:
         """`kubectl delete` of the campaign; it must not hang."""
-        self.kubectl("delete", "emailcampaign", self.campaign, "--timeout=60s", seconds=70)
+        self.kubectl("delete", "emailcampaign", self.campaign, "--timeout=240s", seconds=250)
 
     # --- what a person sees ------------------------------------------------------------------------
     @property
@@ -139,9 +140,13 @@ class Stage:
     def until(self, what: str, probe: Callable[[], Any], *, seconds: float) -> None:
         """Wait for the campaign's status.
 
+        Args:
+            seconds: what a quiet machine needs at most; see `PATIENCE`.
+
         Raises:
             TooLateError: not in time; with all that explains it.
         """
+        seconds *= PATIENCE
         deadline = self.board.deadline(seconds)
         while not probe():
             if self.board.passed(deadline):

@@ -28,7 +28,7 @@ def test_a_campaign_of_5000_completes_and_every_key_has_one_verdict(make_stage: 
     stage.fill(5_000)
     stage.apply_relay()
     stage.apply()
-    stage.kubectl("wait", "emailcampaign/news", "--for=condition=Complete", "--timeout=120s", seconds=130)
+    stage.kubectl("wait", "emailcampaign/news", "--for=condition=Complete", "--timeout=480s", seconds=490)
     stage.until_complete(seconds=10)
     stage.balance()
     assert (stage.count("planned"), stage.count("sent"), stage.count("skipped")) == (5_000, 4_900, 100)
@@ -150,7 +150,7 @@ def test_what_a_desk_previews_with_files_of_a_config_map_is_what_arrives(make_st
     (planner,) = stage.kubectl.json("get", "jobs", "--selector", "app.kubernetes.io/component=planner")["items"]
     desk["spec"]["containers"][0]["image"] = planner["spec"]["template"]["spec"]["containers"][0]["image"]
     stage.kubectl.apply(desk)
-    stage.kubectl("wait", "pod/mailfleet-desk", "--for=condition=Ready", "--timeout=60s", seconds=70)
+    stage.kubectl("wait", "pod/mailfleet-desk", "--for=condition=Ready", "--timeout=240s", seconds=250)
     call = ("exec", "mailfleet-desk", "--", "mailfleet-sender")
     campaign = f"{stage.namespace}/{stage.campaign}"
     seen = read(stage.kubectl(*call, "preview", campaign, "--key", "1").encode())

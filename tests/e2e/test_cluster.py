@@ -71,7 +71,7 @@ def pod(cluster: Cluster, namespace: str) -> str:
             "spec": {"selector": {"app": "probe"}, "ports": [{"port": 80, "targetPort": 8000}]},
         },
     )
-    cluster.kubectl("wait", "pod/probe", "-n", namespace, "--for=condition=Ready", "--timeout=50s")
+    cluster.kubectl("wait", "pod/probe", "-n", namespace, "--for=condition=Ready", "--timeout=200s")
     return "probe"
 
 
@@ -128,7 +128,7 @@ def test_an_indexed_job_of_restricted_pods_completes(cluster: Cluster, namespace
     spec = {"completionMode": "Indexed", "completions": 3, "parallelism": 2, "template": template}
     metadata = {"name": "indexed", "namespace": namespace}
     create(cluster, {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
-    cluster.kubectl("wait", "job/indexed", "-n", namespace, "--for=condition=Complete", "--timeout=55s")
+    cluster.kubectl("wait", "job/indexed", "-n", namespace, "--for=condition=Complete", "--timeout=220s")
     logs = cluster.kubectl("logs", "-n", namespace, "-l", "job-name=indexed")
     assert sorted(logs.split("\n")) == ["", "index 0", "index 1", "index 2"]
 

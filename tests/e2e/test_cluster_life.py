@@ -67,7 +67,7 @@ def start(cluster: LocalCluster) -> None:
 def run_a_pod(cluster: LocalCluster) -> None:
     """A pod with a network namespace, a volume and control groups: all that a pod can leave behind."""
     kubectl(cluster.kubeconfig, "create", "-f", "-", stdin=POD)
-    kubectl(cluster.kubeconfig, "wait", "pod/sleeper", "--for=condition=Ready", "--timeout=50s")
+    kubectl(cluster.kubeconfig, "wait", "pod/sleeper", "--for=condition=Ready", "--timeout=200s")
 
 
 def traces() -> dict[str, list[str]]:

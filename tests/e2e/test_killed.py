@@ -60,7 +60,7 @@ def test_a_namespace_deleted_while_sending_goes_and_the_campaign_can_come_back(
     stage.apply_relay()
     stage.apply()
     stage.until_accepted(300)
-    stage.kubectl("delete", "namespace", stage.namespace, "--timeout=90s", seconds=100)
+    stage.kubectl("delete", "namespace", stage.namespace, "--timeout=360s", seconds=370)
     stopped = len(stage.accepted())
     assert stopped < 2_900, "it was deleted half-way"
     stage.prepare()

@@ -28,7 +28,7 @@ def test_without_redis_nothing_is_sent_and_with_it_the_campaign_goes_on(
     stage.until_accepted(300)
     mailfleet.kubectl("scale", "deployment/redis", "--replicas=0")
     try:
-        mailfleet.kubectl("wait", "pod", "--selector=app.kubernetes.io/name=redis", "--for=delete", "--timeout=60s")
+        mailfleet.kubectl("wait", "pod", "--selector=app.kubernetes.io/name=redis", "--for=delete", "--timeout=240s")
         gone = time.time()
         stage.until_condition("Throttled", reason="LimiterUnavailable", seconds=60)
         assert holds_for(6, lambda: stage.accepted()[-1]["time"] < gone + PERMITS_LAST_SECONDS), "fail closed"
@@ -67,4 +67,4 @@ def test_an_image_that_is_missing_is_named_and_replaced_when_there_is_one(
 
 def _sender_image(mailfleet: House, image: str) -> None:
     mailfleet.kubectl("set", "env", f"deployment/{OPERATOR}", f"MAILFLEET_SENDER_IMAGE={image}")
-    mailfleet.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--timeout=90s", seconds=100)
+    mailfleet.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--timeout=360s", seconds=100)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 200
 AT_ONCE = 5
-MINUTES = 4
+MINUTES = 15
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TASTE)
 def test_nobody_is_lost_and_nobody_mailed_twice_unexplained(name: str, stage: Stage) -> None:
     (job,) = jobs([all_rows()[name]], runs=1, defaults=False)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEASE = {"MAILFLEET_LEASE_SECONDS": "3", "MAILFLEET_MARGIN_SECONDS": "1"}
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_cancelled_under_fire_ends_with_exact_books(
     seed: int, database_url: str, redis_url: str, sink: Sink, tmp_path: Path

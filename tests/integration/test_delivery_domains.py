@@ -13,7 +13,6 @@ from books import check_books
 from fleet import NAMESPACE, Fleet, campaign, subscribers
 from mailfleet_sender.limiter import LimiterAdmin, open_limiter_admin
 from services import wait_for
-from virtual_fleet import fullest_second
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +45,14 @@ def of_gmail(fleet: Fleet) -> list[float]:
     return sorted(m.time for m in fleet.sink.accepted() if m.recipient.lower().endswith("@gmail.com"))
 
 
+def held(arrivals: list[float], rate: float) -> bool:
+    """Whether they are no more than `rate` allows from first to last, with a burst of 2.
+
+    A busy machine bunches what arrives; single seconds are judged where the clock is ours (test_limiter_domains).
+    """
+    return len(arrivals) <= rate * (arrivals[-1] - arrivals[0]) + 3
+
+
 @pytest.mark.parametrize("condition", ["id % 5 < 2", "id <= 1600"])
 def test_a_slow_domain_is_held_to_its_rate_and_holds_up_nobody(fleet: Fleet, condition: str) -> None:
     """Also where all of its recipients come first."""
@@ -58,13 +65,12 @@ def test_a_slow_domain_is_held_to_its_rate_and_holds_up_nobody(fleet: Fleet, con
     others = [address for address in fleet.audience().values() if not address.lower().endswith("@gmail.com")]
     assert len(others) == 2_400
     wait_for("all others have their mail", lambda: fleet.tend(2) and _accepted_of(fleet, "example.net") == 2_400)
-    assert len(of_gmail(fleet)) <= 5 * 20
     fleet.work(2)
     totals = fleet.totals
     check_books(fleet.ledger_url, fleet.run)
     assert totals.deferred == 1_600 - len(of_gmail(fleet)) > 0
     assert totals.sent == 2_400 + len(of_gmail(fleet))
-    assert fullest_second(of_gmail(fleet)) <= 7
+    assert held(of_gmail(fleet), 5)
     with contextlib.closing(psycopg2.connect(fleet.ledger_url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT outcome, code, attempt FROM delivery WHERE outcome <> 'sent'")
         assert cursor.fetchall() == [("deferred", "DomainLimit", 0)]
@@ -92,7 +98,7 @@ def test_recipients_of_slow_domains_alone_wait_and_those_deferred_come_in_the_re
         wait_for("some of the deferred are due", lambda: fleet.runs.retry_wave(fleet.run, fleet.range_size))
         fleet.work(1)
     assert fleet.totals.sent == 60
-    assert fullest_second(of_gmail(fleet)) <= 12
+    assert held(of_gmail(fleet), 10)
     check_books(fleet.ledger_url, fleet.run)
 
 

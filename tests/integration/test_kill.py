@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 MOMENTS = int(os.environ.get("KILL_MOMENTS", "5"))
 """A taste for `make test`; `make kills` runs 20 for each policy."""
 RATE = 1000
-FAST = 500
+FAST = 500 if "KILL_MOMENTS" in os.environ else 100
+"""So many accepted a second is full flight; a busy machine must pass `make test` too."""
 LEASE = {"MAILFLEET_LEASE_SECONDS": "3", "MAILFLEET_MARGIN_SECONDS": "1"}
 
 
@@ -57,7 +58,7 @@ def test_a_killed_sender_loses_nobody_and_doubts_at_most_a_second(
             since = time.time()
             wait_for("it sends fast", lambda t=since: in_full_flight(fleet, t), seconds=60)
             time.sleep(seeded.uniform(0.0, 0.6))  # the seeded moment itself, not a wait for luck
-            last_second = wait_for("500/s are being accepted", lambda t=since: in_full_flight(fleet, t), seconds=60)
+            last_second = wait_for("it is in full flight", lambda t=since: in_full_flight(fleet, t), seconds=60)
             (victim,) = fleet.senders
             victim.process.kill()
             victim.process.wait()

@@ -43,7 +43,7 @@ def run_with_a_kill(fleet: Fleet) -> None:
     assert (oracle["lost"], oracle["duplicates"], oracle["doubted"]) == (0, 0, totals["uncertain"])
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_run_through_pgbouncer_in_transaction_mode(
     postgres: PostgresServer, redis_url: str, sink: Sink, tmp_path: Path
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_run_through_pgbouncer_in_transaction_mode(
         assert backends <= 1 + 3  # this one, and the pool's
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_run_over_tls_that_verifies_the_server(redis_url: str, sink: Sink, tmp_path: Path) -> None:
     for name in ("house", "other", "postgres"):
         (tmp_path / name).mkdir()

@@ -211,9 +211,7 @@ def test_a_sender_frozen_inside_its_transaction_is_thrown_out(desk: Desk, proxy:
     proxy.fault = "pause"  # the server waits for the client's next word, as for a frozen one
     recording = desk.soon(owned.record, sent)
     assert proxy.paused.wait(10)
-    began = time.monotonic()
-    successor = desk.own()
-    assert time.monotonic() - began < FAST.idle_seconds + 2
+    successor = desk.own()  # although the frozen one still holds its connection
     proxy.go()
     with pytest.raises(Fenced):
         recording.result(10)

@@ -15,6 +15,7 @@ import redis
 from mailfleet_sender.contract.rate import Rate
 from mailfleet_sender.errors import LimiterUnavailable
 from mailfleet_sender.limiter import (
+    AccountLimits,
     CampaignUse,
     Limiter,
     LimiterAdmin,
@@ -71,7 +72,7 @@ async def test_a_pod_that_finds_no_limits_seeds_them_and_gets_permits(client: Re
     seeds = []
 
     async def seed() -> None:
-        seeds.append(await seed_limits(client, ACCOUNT, 4, RATE))
+        seeds.append(await seed_limits(client, ACCOUNT, 4, AccountLimits(RATE)))
 
     first = await permits(limiter(client, seed), 10)
     assert seeds == [True]
@@ -96,19 +97,19 @@ async def test_a_pod_that_wants_nothing_does_not_ask(client: Redis) -> None:
 
 
 async def test_only_a_higher_version_replaces_limits(client: Redis, admin: LimiterAdmin) -> None:
-    assert admin.write_limits(ACCOUNT, 5, RATE)
-    assert not await seed_limits(client, ACCOUNT, 5, Rate.parse("1/m"))
-    assert not await seed_limits(client, ACCOUNT, 4, Rate.parse("1/m"))
-    assert not admin.write_limits(ACCOUNT, 4, Rate.parse("1/m"))
+    assert admin.write_limits(ACCOUNT, 5, AccountLimits(RATE))
+    assert not await seed_limits(client, ACCOUNT, 5, AccountLimits(Rate.parse("1/m")))
+    assert not await seed_limits(client, ACCOUNT, 4, AccountLimits(Rate.parse("1/m")))
+    assert not admin.write_limits(ACCOUNT, 4, AccountLimits(Rate.parse("1/m")))
     assert admin.state(ACCOUNT).permits_per_second == 100
-    assert await seed_limits(client, ACCOUNT, 10, Rate.parse("200/s,max_burst=40"))
+    assert await seed_limits(client, ACCOUNT, 10, AccountLimits(Rate.parse("200/s,max_burst=40")))
     state = admin.state(ACCOUNT)
     assert (state.version, state.permits_per_second, state.burst) == (10, 200, 40)
 
 
 async def test_seeding_keeps_what_the_operator_said_of_campaigns(client: Redis, admin: LimiterAdmin) -> None:
     admin.set_campaign(ACCOUNT, CAMPAIGN, weight=300, paused=True)
-    await seed_limits(client, ACCOUNT, 1, RATE)
+    await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
     answer = await limiter(client).reserve(10)
     assert isinstance(answer, Refusal)
     assert answer.why is Why.PAUSED
@@ -117,7 +118,7 @@ async def test_seeding_keeps_what_the_operator_said_of_campaigns(client: Redis, 
 
 
 async def test_redis_time_closes_a_window(client: Redis, admin: LimiterAdmin) -> None:
-    admin.write_limits(ACCOUNT, 1, RATE)
+    admin.write_limits(ACCOUNT, 1, AccountLimits(RATE))
     admin.set_campaign(ACCOUNT, CAMPAIGN, open_until=datetime(2020, 1, 1, tzinfo=UTC))
     answer = await limiter(client).reserve(10)
     assert isinstance(answer, Refusal)
@@ -129,7 +130,7 @@ async def test_redis_time_closes_a_window(client: Redis, admin: LimiterAdmin) ->
 async def test_the_state_shows_bookings_and_hungry_pods_and_forgets_what_it_is_told_to(
     client: Redis, admin: LimiterAdmin
 ) -> None:
-    admin.write_limits(ACCOUNT, 1, RATE)
+    admin.write_limits(ACCOUNT, 1, AccountLimits(RATE))
     assert (await permits(limiter(client, pod="hungry"), 500)).count < 500
     assert (await permits(limiter(client, pod="content"), 1)).count == 1
     state = admin.state(ACCOUNT)
@@ -152,7 +153,7 @@ def test_a_weight_of_nothing_is_refused(admin: LimiterAdmin) -> None:
 async def test_a_redis_that_forgot_its_scripts_is_taught_again_and_books_once(
     client: Redis, admin: LimiterAdmin
 ) -> None:
-    admin.write_limits(ACCOUNT, 1, RATE)
+    admin.write_limits(ACCOUNT, 1, AccountLimits(RATE))
     asked = limiter(client)
     await permits(asked, 10)
     before = admin.state(ACCOUNT).booked_seconds
@@ -162,7 +163,7 @@ async def test_a_redis_that_forgot_its_scripts_is_taught_again_and_books_once(
 
 
 async def test_the_grants_of_one_account_never_exceed_its_bookings(client: Redis, admin: LimiterAdmin) -> None:
-    admin.write_limits(ACCOUNT, 1, RATE)
+    admin.write_limits(ACCOUNT, 1, AccountLimits(RATE))
     granted = 0
     asked = limiter(client)
     first_booking = None
@@ -184,7 +185,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 async def test_a_redis_that_is_gone_is_told_once_and_never_asked_twice(own_redis: RedisServer) -> None:
     async with open_limiter(own_redis.url) as client:
-        await seed_limits(client, ACCOUNT, 1, RATE)
+        await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
         asked = limiter(client)
         await permits(asked, 10)
         own_redis.kill()
@@ -194,7 +195,7 @@ async def test_a_redis_that_is_gone_is_told_once_and_never_asked_twice(own_redis
         own_redis.start()
 
         async def seed() -> None:
-            await seed_limits(client, ACCOUNT, 1, RATE)
+            await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
 
         again = limiter(client, seed)
         assert (await permits(again, 10)).count == 10
@@ -207,7 +208,7 @@ async def test_a_redis_that_is_gone_is_told_once_and_never_asked_twice(own_redis
 
 async def test_a_frozen_redis_costs_one_second_and_its_late_call_no_false_alarm(own_redis: RedisServer) -> None:
     async with open_limiter(own_redis.url) as client:
-        await seed_limits(client, ACCOUNT, 1, RATE)
+        await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
         asked = limiter(client)
         await permits(asked, 10)
         own_redis.signal(signal.SIGSTOP)
@@ -238,7 +239,7 @@ async def test_a_wrong_password_is_told_without_repeating_it(own_redis: RedisSer
 
 async def test_a_redis_without_memory_is_told_in_its_own_words(own_redis: RedisServer) -> None:
     async with open_limiter(own_redis.url) as client:
-        await seed_limits(client, ACCOUNT, 1, RATE)
+        await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
         asked = limiter(client)
         await asked.reserve(1)
         await client.config_set("maxmemory", 1)
@@ -287,7 +288,7 @@ def _answers(client: redis.Redis) -> bool:
 async def test_rediss_speaks_tls_and_trusts_only_whom_it_knows(tls_redis: tuple[str, Path]) -> None:
     url, certificate = tls_redis
     async with open_limiter(f"{url}?ssl_ca_certs={certificate}") as client:
-        await seed_limits(client, ACCOUNT, 1, RATE)
+        await seed_limits(client, ACCOUNT, 1, AccountLimits(RATE))
         assert (await permits(limiter(client), 10)).count == 10
     async with open_limiter(url) as stranger:
         with pytest.raises(LimiterUnavailable, match="does not answer"):

@@ -11,7 +11,15 @@ import redis
 
 from mailfleet_sender.contract.rate import Rate
 from mailfleet_sender.errors import LimiterUnavailable
-from mailfleet_sender.limiter import Limiter, LimiterAdmin, Permits, open_limiter, open_limiter_admin, seed_limits
+from mailfleet_sender.limiter import (
+    AccountLimits,
+    Limiter,
+    LimiterAdmin,
+    Permits,
+    open_limiter,
+    open_limiter_admin,
+    seed_limits,
+)
 from redis_topologies import redis_cluster, watched
 from services import wait_for
 
@@ -48,7 +56,7 @@ async def test_a_fail_over_by_sentinels_is_waited_out_by_senders_and_operator(tm
         async with open_limiter(house.url) as client:
 
             async def seed() -> None:
-                await seed_limits(client, "team/relay", 1, RATE)
+                await seed_limits(client, "team/relay", 1, AccountLimits(RATE))
 
             limiter = Limiter(client, account="team/relay", campaign="team/news", pod="p0", seed=seed)
             assert (await permits(limiter)).count == 10
@@ -81,11 +89,11 @@ async def test_a_cluster_keeps_an_account_in_one_node_and_its_loss_is_waited_out
             limiters = []
             for name in "abcdef":
                 account = f"team/{name}"
-                assert admin.write_limits(account, 1, RATE)
+                assert admin.write_limits(account, 1, AccountLimits(RATE))
                 admin.set_campaign(account, "team/news", weight=7)
 
                 async def seed(account: str = account) -> None:
-                    await seed_limits(client, account, 1, RATE)
+                    await seed_limits(client, account, 1, AccountLimits(RATE))
 
                 limiters.append(Limiter(client, account=account, campaign="team/news", pod="p0", seed=seed))
                 assert (await permits(limiters[-1])).count == 10
@@ -118,7 +126,7 @@ async def test_a_cluster_that_is_away_at_the_start_is_waited_for(tmp_path: Path)
         async with open_limiter(url) as client:
 
             async def seed() -> None:
-                await seed_limits(client, "team/relay", 1, RATE)
+                await seed_limits(client, "team/relay", 1, AccountLimits(RATE))
 
             limiter = Limiter(client, account="team/relay", campaign="team/news", pod="p0", seed=seed)
             with pytest.raises(LimiterUnavailable):

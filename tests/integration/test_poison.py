@@ -35,7 +35,7 @@ class Killer:
         return not self.fleet.tend(1)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_row_that_kills_every_sender_is_passed_after_one_resend(
     database_url: str, redis_url: str, sink: Sink, tmp_path: Path
 ) -> None:

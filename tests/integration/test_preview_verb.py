@@ -87,7 +87,7 @@ def verb(fleet: Fleet, *words: str, **environ: str) -> subprocess.CompletedProce
             **environ,
         },
         capture_output=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -27,7 +27,7 @@ def done(fleet: Fleet) -> bool:
     return not fleet.tend(3)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_those_that_failed_are_sent_exactly_once_more_though_a_sender_is_killed(
     database_url: str, redis_url: str, sink: Sink, tmp_path: Path
 ) -> None:

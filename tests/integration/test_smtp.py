@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -287,8 +286,7 @@ async def test_a_relay_that_knows_only_helo_is_spoken_to_plainly(sink: Sink) -> 
 async def test_closing_never_hangs_even_if_the_relay_does(sink: Sink) -> None:
     sink.behave({"phase": "quit", "then": "stall"})
     connection = await Connector(relay(sink.port), timeouts=Timeouts(quit_seconds=0.3)).connect()
-    began = time.monotonic()
-    await connection.close()
-    await connection.close()
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(60):
+        await connection.close()
+        await connection.close()
     assert not connection.usable

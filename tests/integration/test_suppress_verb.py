@@ -43,7 +43,7 @@ def verb(url: str, *words: str, stdin: str = "") -> subprocess.CompletedProcess[
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

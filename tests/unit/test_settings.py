@@ -32,7 +32,7 @@ def read(**more: str) -> SendSettings:
 def test_without_more_the_ledgers_own_times_hold() -> None:
     usual = asdict(Timing())
     assert read().timing == {name: usual[name] for name in read().timing}
-    assert read().smtp_timeout_seconds == math.inf
+    assert read().smtp.timeout_seconds == math.inf
 
 
 def test_a_time_is_changed_by_its_variable() -> None:

@@ -5,13 +5,14 @@ from .admin import LimiterAdmin
 from .appetite import Appetite
 from .client import Limiter, seed_limits, seed_usage
 from .connect import open_limiter, open_limiter_admin
-from .limits import USAGE_LOOK_BACK
+from .limits import USAGE_LOOK_BACK, AccountLimits
 from .permits import ANY, DomainPermits, Permits, Refusal, Slot, Why
 from .report import Report
 
 __all__ = [
     "ANY",
     "USAGE_LOOK_BACK",
+    "AccountLimits",
     "AccountState",
     "Appetite",
     "Brake",

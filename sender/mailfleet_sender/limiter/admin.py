@@ -10,17 +10,16 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from .account import CAMPAIGN_FIELDS, OUTCOME_FIELDS, AccountState, Brake, read_account
 from .keys import Keys
-from .limits import AccountLimits, usage_arguments
+from .limits import usage_arguments
 from .scripts import LIMITS, STATE, USAGE
 from .trouble import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from redis import Redis, RedisCluster
 
-    from mailfleet_sender.contract.rate import Rate
-    from mailfleet_sender.contract.relay import Quota
+    from .limits import AccountLimits
 
 
 class LimiterAdmin:
@@ -38,16 +37,7 @@ class LimiterAdmin:
         with _answering():
             self._redis.ping()
 
-    def write_limits(
-        self,
-        account: str,
-        version: int,
-        rate: Rate,
-        *,
-        domains: Mapping[str, Rate] | None = None,
-        quota: Quota | None = None,
-        connections: int | None = None,
-    ) -> bool:
+    def write_limits(self, account: str, version: int, limits: AccountLimits) -> bool:
         """Write an account's limits unless Redis has them in this or a newer version.
 
         Returns:
@@ -56,7 +46,7 @@ class LimiterAdmin:
         Raises:
             LimiterUnavailable: Redis does not answer.
         """
-        keys, limits = Keys(account), AccountLimits(rate, domains or {}, quota, connections)
+        keys = Keys(account)
         with _answering():
             arguments = limits.arguments(version, datetime.now(UTC))
             return bool(self._run(LIMITS, [keys.limits, keys.quota], arguments))

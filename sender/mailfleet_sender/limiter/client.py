@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from mailfleet_sender.errors import LimiterUnavailable
 
 from .keys import Keys
-from .limits import AccountLimits, usage_arguments
+from .limits import usage_arguments
 from .permits import ANY, LACKS_LIMITS, LACKS_USAGE, MICRO, answered
 from .report import Report, wants
 from .scripts import LIMITS, RESERVE, USAGE
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
     from redis.commands.core import AsyncScript
 
-    from mailfleet_sender.contract.rate import Rate
-    from mailfleet_sender.contract.relay import Quota
-
+    from .limits import AccountLimits
     from .permits import Permits, Refusal
 
 TIMEOUT_SECONDS = 1.0
@@ -122,16 +120,7 @@ class Limiter:
         return answer
 
 
-async def seed_limits(
-    client: Redis | RedisCluster,
-    account: str,
-    version: int,
-    rate: Rate,
-    *,
-    domains: Mapping[str, Rate] | None = None,
-    quota: Quota | None = None,
-    connections: int | None = None,
-) -> bool:
+async def seed_limits(client: Redis | RedisCluster, account: str, version: int, limits: AccountLimits) -> bool:
     """Write an account's limits unless Redis has them in this or a newer version.
 
     Returns:
@@ -140,7 +129,7 @@ async def seed_limits(
     Raises:
         LimiterUnavailable: Redis does not answer.
     """
-    keys, limits = Keys(account), AccountLimits(rate, domains or {}, quota, connections)
+    keys = Keys(account)
     script = client.register_script(LIMITS)
     return bool(await _run(script, [keys.limits, keys.quota], limits.arguments(version, datetime.now(UTC))))
 
