@@ -138,6 +138,15 @@ bench-quick: venv ## the same with few recipients and one round: counts and hash
 	@deploy/debian-packages.sh tests
 	$(PY) benchmarks/bench.py --quick
 
+.PHONY: bench-ledger
+bench-ledger: venv ## claim and record of a sender beside plainer ledgers, on a durable Postgres (3 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/ledger.py
+
+.PHONY: bench-render
+bench-render: venv ## what a mail costs to make, beside the standard library's EmailMessage (seconds)
+	$(PY) benchmarks/render.py
+
 # --- demo and e2e ----------------------------------------------------------------------------------
 DEMO := PYTHONPATH=deploy/demo:deploy/cluster $(PY) -B -m mailfleet_demo
 

@@ -1,13 +1,15 @@
-"""One measurement of `bench.py`: a sink, a sender, and what /proc says of all who took part."""
+"""One measurement: a sink, a sender, what /proc says of all who took part; and what a benchmark leaves in build/."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,6 +17,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TICKS = os.sysconf("SC_CLK_TCK")
+BUILD = Path(__file__).parents[1] / "build"
+
+
+def machine() -> dict[str, Any]:
+    """Where and when it is measured; take it before the measurement, for its load is that of others."""
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    postgres = sorted(Path("/usr/lib/postgresql").glob("*"), key=lambda p: int(p.name))
+    return {
+        "moment": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "processor": processor,
+        "processors": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "postgres": postgres[-1].name if postgres else "",
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def save(name: str, document: dict[str, Any]) -> None:
+    """Leave figures in build/, where `make performance` finds them."""
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
