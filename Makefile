@@ -129,7 +129,7 @@ bench-plan: venv ## 1,000,000 and 10,000,000 recipients planned: seconds, counts
 	$(PY) benchmarks/plan.py $(if $(LOCK),--lock $(LOCK))
 
 .PHONY: bench
-bench: venv ## the sender beside BullMQ + nodemailer, Go and the floor, at 0, 10 and 50 ms; fails below its goals (12 minutes)
+bench: venv ## the sender beside BullMQ + nodemailer, Go and the floor, at 0, 10 and 50 ms; fails below its goals (14 minutes)
 	@deploy/debian-packages.sh tests
 	$(PY) benchmarks/bench.py
 

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,12 +26,15 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / part) for part in ("tests", "deploy/sink", "deploy/cluster")]
 
 import psycopg2  # noqa: E402
-from measuring import Measured, SinkProcess, observe, sink  # noqa: E402
-from newsletter import Newsletter, newsletter, summed, tables  # noqa: E402
+from designs import COMPARED, LOGIN, PRICED, WORKERS, Sender  # noqa: E402
+from measuring import Measured, SinkProcess, machine, observe, save, sink  # noqa: E402
+from newsletter import summed, tables  # noqa: E402
+from results import Results, last_line, median, missed, peers, prices, rate_line, table  # noqa: E402
 
 from fleet import Fleet, campaign  # noqa: E402
 from mailfleet_cluster.places import cache, content_hash  # noqa: E402
 from mailfleet_sender.audience.row import Row  # noqa: E402
+from mailfleet_sender.contract import environment  # noqa: E402
 from mailfleet_sender.contract.campaign import Message  # noqa: E402
 from mailfleet_sender.message import Composer  # noqa: E402
 from services import PostgresServer, RedisServer  # noqa: E402
@@ -40,62 +42,11 @@ from services import PostgresServer, RedisServer  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from newsletter import Newsletter
+
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
-RATE = "1000000/s,max_burst=10000000"
-"""Of the relay: the limiter is asked and books, and never says "wait"; a permit is kept for 10 s, not 100 ms."""
 SHARE = {0: 1, 10: 5, 50: 10}
 """Behind a delay (ms) one of so many recipients is enough: those runs are slow, not noisy."""
-WORKERS = {"bullmq": (1, 4, 10), "go": (20, 40)}
-"""The declared sweep: jobs at once, goroutines. The fastest is measured."""
-KNOWN = {"bullmq": (589, 1719), "go": (3555, 294)}
-"""Messages a second and CPU us a message when these peers were first judged (2 cores, PERFORMANCE.md)."""
-EVERYTHING = {
-    "replyTo": "Shop <service@example.com>",
-    "headers": {"X-Campaign": "{{ plan }}", "Feedback-ID": "autumn:news:example"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """One design under test.
-
-    Attributes:
-        kind: mailfleet, bullmq, go or floor.
-        pipelining: Mailfleet's setting of the relay.
-        tls: STARTTLS at the sink.
-        mark: put into each paragraph; not ASCII makes the bodies UTF-8.
-        everything: more headers, Reply-To.
-        workers: of a peer.
-    """
-
-    name: str
-    kind: str
-    pipelining: str = "Auto"
-    tls: bool = False
-    mark: str = ""
-    everything: bool = False
-    workers: int = 0
-
-    @property
-    def letter(self) -> Newsletter:
-        """What it sends."""
-        return newsletter(self.mark)
-
-
-COMPARED = (
-    Sender("bullmq", "bullmq"),
-    Sender("go", "go"),
-    Sender("sequential", "mailfleet", "Sequential"),
-    Sender("grouped", "mailfleet", "Grouped"),
-    Sender("pipelined", "mailfleet", "Pipelined"),
-    Sender("chunking", "mailfleet", "Chunking"),
-    Sender("floor", "floor"),
-)
-PRICED = (
-    Sender("pipelined+tls", "mailfleet", "Pipelined", tls=True),
-    Sender("pipelined+utf8", "mailfleet", "Pipelined", mark=" für Zoë"),
-    Sender("pipelined+all", "mailfleet", "Pipelined", tls=True, mark=" für Zoë", everything=True),
-)
 
 
 # --- what is installed, once, outside the checkout --------------------------------------------------
@@ -151,12 +102,10 @@ class Bench:
                 ]
                 cursor.execute("CHECKPOINT")
         expected = (count, summed(sender.letter, rows, same=sender.kind == "floor"))
-        options = (f"-delay={delay}ms", f"-chunking={str(sender.pipelining == 'Chunking').lower()}")
-        options += ("-tls=starttls",) if sender.tls else ()
         assert self.postgres.process
         assert self.redis.process
         servers = (self.postgres.process.pid, self.redis.process.pid)
-        with sink(self.sink, expect=count, options=options) as at:
+        with sink(self.sink, expect=count, options=sender.sink(delay)) as at:
             if sender.kind == "mailfleet":
                 starting = self._mailfleet(sender, at, url, count)
             else:
@@ -172,19 +121,6 @@ class Bench:
     @contextmanager
     def _mailfleet(self, sender: Sender, at: SinkProcess, url: str, count: int) -> Iterator[subprocess.Popen[bytes]]:
         """A planned campaign of one range, and its one sender: the real process."""
-        message = {
-            "from": "News <news@example.com>",
-            **sender.letter.templates,
-            "unsubscribe": {"url": "https://example.com/u/{{ token }}"},
-            **(EVERYTHING if sender.everything else {}),
-        }
-        if "replyTo" in message:
-            message["reply_to"] = message.pop("replyTo")
-        relay = {
-            "tls": {"mode": "StartTLS", "verification": "None"} if sender.tls else {"mode": "None"},
-            "pipelining": sender.pipelining,
-            "connections": {"per_sender": self.connections, "messages_per_connection": 1_000_000_000},
-        }
         with (
             tempfile.TemporaryDirectory(dir=self.folder) as folder,
             Fleet(
@@ -193,12 +129,17 @@ class Bench:
                 self.redis.url,
                 at,  # type: ignore[arg-type] # only its port is asked
                 Path(folder),
-                rate=RATE,
-                definition=campaign(recipients={"table": {"name": "recipients"}}, message=message),
+                definition=campaign(recipients={"table": {"name": "recipients"}}, message=sender.message),
                 range_size=count,
-                relay_changes=relay,
+                environ={
+                    environment.CONFIG_FOLDER: str(Path(folder) / "maps"),
+                    environment.SMTP_USERNAME: LOGIN[0],
+                    environment.SMTP_PASSWORD: LOGIN[1],
+                },
+                relay_changes=sender.relay(self.connections),
             ) as fleet,
         ):
+            sender.letter.mount(Path(folder) / "maps")
             fleet.start()
             ((wave, index),) = fleet.open_ranges()
             started = fleet.spawn(wave, index)
@@ -252,83 +193,7 @@ def _fixed(letter: Newsletter, row: tuple[str, dict[str, str]]) -> bytes:
     return Composer(message, run_key="floor").compose(Row("1", row[0], values), key="1", eight_bit=True).body
 
 
-# --- what came out -----------------------------------------------------------------------------------
-def median(runs: list[Measured]) -> Measured:
-    """Of each figure by itself; right if all were."""
-    columns = {name: statistics.median(asdict(run)[name] for run in runs) for name in asdict(runs[0])}
-    return Measured(**{**columns, "right": all(run.right for run in runs)})
-
-
-Results = dict[int, dict[str, list[Measured]]]
-
-
-def table(results: Results) -> None:
-    """All medians, with each design's speed beside BullMQ's."""
-    for delay, senders in results.items():
-        print(f"\ndelay {delay} ms")
-        print("sender            msg/s  x bullmq  cpu us  rss MB  postgres us  redis us  sink us  counted")
-        base = median(senders["bullmq"]).per_second if "bullmq" in senders else None
-        for name, runs in senders.items():
-            m = median(runs)
-            times = f"{m.per_second / base:8.2f}x" if base else "        -"
-            print(
-                f"{name:15} {m.per_second:7.0f} {times} {m.cpu_us:7.0f} {m.rss_mb:7.0f} {m.postgres_us:12.1f}"
-                f" {m.redis_us:9.1f} {m.sink_us:8.1f}  {'right' if m.right else 'WRONG'}"
-            )
-
-
-def prices(results: Results) -> None:
-    """What TLS, UTF-8 and all together cost."""
-    plain = median(results[0]["pipelined"])
-    for sender in PRICED:
-        if sender.name in results[0]:
-            m = median(results[0][sender.name])
-            print(
-                f"price: {sender.name} {m.per_second / plain.per_second - 1:+.0%} messages/s,"
-                f" {m.cpu_us - plain.cpu_us:+.0f} us of CPU a message"
-            )
-
-
-def missed(results: Results) -> list[str]:
-    """The goals (issue 5) that do not hold, and peers too slow to compare with."""
-    rate = {(d, n): median(runs).per_second for d, senders in results.items() for n, runs in senders.items()}
-    plain = median(results[0]["pipelined"])
-    goals = [
-        ("pipelined >= 15 x BullMQ", rate[0, "pipelined"] / rate[0, "bullmq"], 15.0),
-        ("pipelined >= 2.5 x Go", rate[0, "pipelined"] / rate[0, "go"], 2.5),
-        ("sequential >= 8 x BullMQ", rate[0, "sequential"] / rate[0, "bullmq"], 8.0),
-        ("pipelined >= 55 % of the floor", rate[0, "pipelined"] / rate[0, "floor"], 0.55),
-        ("cpu <= 100 us", -plain.cpu_us, -100.0),
-        ("rss < 96 MB", -plain.rss_mb, -96.0),
-    ]
-    if 10 in results:
-        goals += [
-            ("at 10 ms pipelined >= 3 x Go", rate[10, "pipelined"] / rate[10, "go"], 3.0),
-            ("at 10 ms sequential >= 1.2 x Go", rate[10, "sequential"] / rate[10, "go"], 1.2),
-        ]
-    told = [f"missed: {name} ({abs(value):.2f})" for name, value, bound in goals if value < bound]
-    for name, (per_second, cpu_us) in KNOWN.items():
-        m = median(results[0][name])
-        if m.per_second < 0.8 * per_second:
-            told.append(
-                f"void: {name} sends {m.per_second:.0f}/s at {m.cpu_us:.0f} us a message, more than 20 % below the"
-                f" {per_second}/s at {cpu_us} us that it is known for"
-            )
-    return told
-
-
-def last_line(results: Results) -> str:
-    """For machines."""
-    m = {name: median(runs) for name, runs in results[0].items()}
-    rate = m["pipelined"].per_second
-    return (
-        f"bench: pipelined={rate / m['bullmq'].per_second:.1f}x"
-        f" sequential={m['sequential'].per_second / m['bullmq'].per_second:.1f}x"
-        f" go={rate / m['go'].per_second:.1f}x floor={rate / m['floor'].per_second:.0%}"
-        f" cpu_us={m['pipelined'].cpu_us:.0f} rss_mb={m['pipelined'].rss_mb:.0f}"
-    )
-
-
+# --- all of it --------------------------------------------------------------------------------------
 def tuned(bench: Bench, senders: list[Sender], *, count: int) -> tuple[list[Sender], dict[str, dict[int, float]]]:
     """The declared sweep of the peers: each with the number of workers that made it fastest."""
     chosen, seen = [], {}
@@ -346,6 +211,7 @@ def tuned(bench: Bench, senders: list[Sender], *, count: int) -> tuple[list[Send
 
 def run(bench: Bench, options: argparse.Namespace) -> bool:
     """The sweep, all rounds, all that is printed; whether it is good."""
+    where = machine()
     wanted = [s for s in (*COMPARED, *PRICED) if not options.only or s.name in options.only]
     sweep: dict[str, dict[int, float]] = {}
     if not options.only:
@@ -359,22 +225,19 @@ def run(bench: Bench, options: argparse.Namespace) -> bool:
                 m = bench.measure(sender, count=options.recipients // SHARE.get(delay, 10), delay=delay)
                 results[delay].setdefault(sender.name, []).append(m)
                 print(f"round {number + 1} delay={delay}ms {sender.name} {m.per_second:.0f} msg/s", flush=True)
-    build = HERE.parent / "build"
-    build.mkdir(exist_ok=True)
     said = {
+        "machine": where,
         "options": vars(options),
-        "processors": os.cpu_count(),
         "sweep": sweep,
         "senders": {s.name: asdict(s) for s in wanted},
         "runs": {d: {n: [asdict(m) for m in runs] for n, runs in senders.items()} for d, senders in results.items()},
     }
-    (build / "bench.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+    save("bench", said)
     table(results)
     wrong = [n for senders in results.values() for n, runs in senders.items() if not median(runs).right]
     told = [f"wrong: what {name} sent is not what it had to send" for name in wrong]
     if not options.only:
-        print()
-        prices(results)
+        print("", *prices(results), rate_line(results), *peers(results), sep="\n")
         told += missed(results) if not options.quick else []
     for line in told:
         print(line)

@@ -55,7 +55,10 @@ class Client(asyncio.Protocol):
             return
         ending = self.message if self.more else b""
         if (n := next(self.numbers)) <= self.last:
-            envelope = b"MAIL FROM:<news@example.com>\r\nRCPT TO:<user%d@example.net>\r\nDATA\r\n" % n
+            envelope = b"MAIL FROM:<news@example.com>\r\nRCPT TO:<user%d@example.%b>\r\nDATA\r\n" % (
+                n,
+                b"net" if n % 4 else b"org",  # as in newsletter.py
+            )
             self.awaited, self.more = 3 + self.more, True
             self.transport.write(ending + envelope)
         elif self.more:

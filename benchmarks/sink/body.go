@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"hash/crc32"
 )
 
 // Body hashes what a reader sees of a message: the lines of its parts, in their order, whatever the boundary, the part
-// headers and the empty lines between are. 7bit, 8bit and quoted-printable (RFC 2045 6.7) give one hash.
+// headers and the empty lines between are. 7bit, 8bit and quoted-printable (RFC 2045 6.7) give one hash. A part in
+// base64 is a file: its octets count, however its lines are cut.
 type body struct {
 	header  bool // within the message's header or a part's
 	quoted  bool
+	file    bool // in base64
 	partial bool // a soft line break was the last
 	crc     uint32
 	decoded []byte
@@ -19,6 +22,7 @@ func (b *body) begin() { *b = body{header: true, decoded: b.decoded[:0]} }
 
 var (
 	quotedPrintable = []byte("content-transfer-encoding: quoted-printable")
+	inBase64        = []byte("content-transfer-encoding: base64")
 	lineEnd         = []byte("\n")
 )
 
@@ -28,12 +32,18 @@ func (b *body) line(line []byte) {
 			b.header = false
 		} else if len(line) == len(quotedPrintable) && bytes.EqualFold(line, quotedPrintable) {
 			b.quoted = true
+		} else if len(line) == len(inBase64) && bytes.EqualFold(line, inBase64) {
+			b.file = true
 		}
 		return
 	}
 	// No line of the benchmark's message begins so; after one come a part's headers, or the end.
 	if len(line) > 2 && line[0] == '-' && line[1] == '-' {
-		b.header, b.quoted = !bytes.HasSuffix(line, []byte("--")), false
+		b.header, b.quoted, b.file = !bytes.HasSuffix(line, []byte("--")), false, false
+		return
+	}
+	if b.file {
+		b.octets(line)
 		return
 	}
 	continued := b.partial
@@ -69,6 +79,16 @@ func (b *body) decode(line []byte) []byte {
 		}
 	}
 	return b.decoded
+}
+
+// Octets counts a line of base64 (RFC 2045 6.8) that holds whole groups of four; one that does not spoils the hash.
+func (b *body) octets(line []byte) {
+	b.decoded = append(b.decoded[:0], line...)
+	n, err := base64.StdEncoding.Decode(b.decoded, b.decoded)
+	if err != nil {
+		b.crc = ^b.crc
+	}
+	b.crc = crc32.Update(b.crc, crc32.IEEETable, b.decoded[:n])
 }
 
 func unhex(digit byte) byte {

@@ -21,6 +21,7 @@ import (
 type offer struct {
 	pipelining, chunking bool
 	startTLS             *tls.Config
+	login                string        // user:password; no mail is taken without it
 	delay                time.Duration // a round trip to this relay
 }
 
@@ -77,9 +78,10 @@ func main() {
 	pipelining := flag.Bool("pipelining", true, "offer PIPELINING")
 	chunking := flag.Bool("chunking", false, "offer CHUNKING")
 	encryption := flag.String("tls", "none", "none, implicit or starttls; the certificate is self-made")
+	login := flag.String("login", "", "user:password: offer AUTH PLAIN, under TLS if there is TLS, and ask for it")
 	flag.Parse()
 
-	offered := offer{pipelining: *pipelining, chunking: *chunking, delay: *delay}
+	offered := offer{pipelining: *pipelining, chunking: *chunking, delay: *delay, login: *login}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
