@@ -147,6 +147,10 @@ bench-ledger: venv ## claim and record of a sender beside plainer ledgers, on a 
 bench-render: venv ## what a mail costs to make, beside the standard library's EmailMessage (seconds)
 	$(PY) benchmarks/render.py
 
+.PHONY: performance
+performance: venv ## write docs/performance.md from what bench, bench-*, and memory left in build/
+	$(PY) benchmarks/page.py
+
 # --- demo and e2e ----------------------------------------------------------------------------------
 DEMO := PYTHONPATH=deploy/demo:deploy/cluster $(PY) -B -m mailfleet_demo
 

@@ -2,9 +2,9 @@
 
 usage: bench.py [--quick] [--recipients 20000] [--rounds 3] [--connections 20] [--delays 0 10 50] [--only NAME ...]
 All send the same mails from the same private Postgres (fsync and synchronous_commit on) to the same sink, one after the
-other, in rounds; medians count. Writes build/bench.json. The last line is for machines; the exit status says whether
-count and hashes were right in every run and, unless --quick or --only, whether the goals hold and the peers are as fast
-as they were when they were judged first.
+other, in rounds; medians count. Writes build/bench.json (with --quick bench-quick.json, with --only bench-some.json).
+The last line is for machines; the exit status says whether count and hashes were right in every run and, unless --quick
+or --only, whether the goals hold and the peers are as fast as they were when they were judged first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,20 @@ def node_program(folder: Path) -> Path:
         subprocess.run(command, cwd=made, check=True)
         made.rename(home)
     return home / "peer.js"
+
+
+def versions() -> dict[str, str]:
+    """What the peers are made of, as it is pinned; and what runs or builds them."""
+    packages = json.loads((HERE / "peers" / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    modules = re.findall(
+        r"^\s+(\S+) (v\S+)$", (HERE / "peers" / "go" / "go.mod").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    go = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "bullmq": ", ".join([*(f"{name} {version}" for name, version in packages.items()), f"Node {node}"]),
+        "go": ", ".join([*(f"{name} {version}" for name, version in modules), go]),
+    }
 
 
 # --- the bench --------------------------------------------------------------------------------------
@@ -228,11 +243,12 @@ def run(bench: Bench, options: argparse.Namespace) -> bool:
     said = {
         "machine": where,
         "options": vars(options),
+        "peers": versions(),
         "sweep": sweep,
         "senders": {s.name: asdict(s) for s in wanted},
         "runs": {d: {n: [asdict(m) for m in runs] for n, runs in senders.items()} for d, senders in results.items()},
     }
-    save("bench", said)
+    save("bench-some" if options.only else "bench-quick" if options.quick else "bench", said)
     table(results)
     wrong = [n for senders in results.values() for n, runs in senders.items() if not median(runs).right]
     told = [f"wrong: what {name} sent is not what it had to send" for name in wrong]

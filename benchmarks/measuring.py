@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +21,24 @@ TICKS = os.sysconf("SC_CLK_TCK")
 BUILD = Path(__file__).parents[1] / "build"
 
 
+LOOK_SECONDS = 2.0
+
+
+def busy_share() -> float:
+    """How much of all cores others use now, 0 to 1; not the load average, which remembers the measurement before."""
+
+    def times() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # idle, and waiting for a disk
+
+    total, idle = times()
+    time.sleep(LOOK_SECONDS)
+    now_total, now_idle = times()
+    return 1 - (now_idle - idle) / max(1, now_total - total)
+
+
 def machine() -> dict[str, Any]:
-    """Where and when it is measured; take it before the measurement, for its load is that of others."""
+    """Where and when it is measured, and what others do there; to be taken before the measurement."""
     processor = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -36,7 +53,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "postgres": postgres[-1].name if postgres else "",
-        "load": round(os.getloadavg()[0], 2),
+        "others": round(busy_share(), 3),
     }
 
 

@@ -4,7 +4,8 @@ usage: plan.py [--recipients 1000000 10000000] [--lock FILE]
 A private Postgres at its default settings holds the recipients (a logged table with a primary key for each size)
 and the ledger. Of every 1,000 rows one has no address, one an invalid one, one is not ASCII, ten repeat an earlier one
 in capitals, and five are excluded by another table. What the plan counted is compared with an independent SELECT.
-The last line is for machines; the exit status says whether the counts are right and all limits hold.
+Writes build/bench-plan.json. The last line is for machines; the exit status says whether the counts are right and all
+limits hold.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import sys
 import tempfile
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+from measuring import machine, save
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 
@@ -191,10 +193,12 @@ def main() -> None:
     parser.add_argument("--recipients", type=int, nargs="+", default=list(SECONDS))
     parser.add_argument("--lock", help="a file to lock while a plan is measured, on a machine that others use")
     given = parser.parse_args()
+    where = machine()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pg").mkdir()
         with PostgresServer(Path(folder) / "pg", **DEFAULTS) as postgres:
             seen = [measure(postgres, count, given.lock) for count in given.recipients]
+    save("bench-plan", {"machine": where, "plans": [asdict(m) for m in seen]})
     rss_mb = max(m.rss_mb for m in seen)
     times = " ".join(f"{m.recipients // 1_000_000}m={m.seconds:.1f}s" for m in seen)
     print(f"bench-plan: {times} rss_mb={rss_mb:.0f}")
