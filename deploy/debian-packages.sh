@@ -6,11 +6,12 @@
 set -euo pipefail
 declare -A group=(
   [tests]="postgresql pgbouncer redis-server postfix openssl python3-aiosmtpd
-    libdb5.3 libgnutls-dane0 libidn12 libidn2-0 libnsl2 libpcre2-8-0"
+    libsasl2-modules libdb5.3 libgnutls-dane0 libidn12 libidn2-0 libnsl2 libpcre2-8-0"
   [cluster]="containerd:containerd runc:runc buildah:buildah debootstrap:debootstrap debian-archive-keyring
     containernetworking-plugins iptables conntrack:conntrack iproute2 procps openssl"
 )
-declare -A unpacked=([tests]="exim4-daemon-light") # and its libraries above; Postfix is the machine's mail transport agent
+# Exim's libraries are above, for Postfix is the machine's mail transport agent; of sasl2-bin one program is wanted, no service.
+declare -A unpacked=([tests]="exim4-daemon-light sasl2-bin")
 home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6) # under sudo: of who asks, as the tests will
 cache=${MAILFLEET_CACHE:-$home/.cache/mailfleet}/debian
 missing=() absent=()

@@ -30,9 +30,10 @@ class Aiosmtpd:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def messages(self) -> list[bytes]:
-        """What arrived."""
-        return [file.read_bytes() for file in sorted((Path(self._folder.name) / "mail" / "new").glob("*"))]
+    @property
+    def arrived(self) -> Path:
+        """Where each message that arrived is a file."""
+        return Path(self._folder.name) / "mail" / "new"
 
     def __enter__(self) -> Self:
         where = f"{self.host}:{self.port}"

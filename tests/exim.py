@@ -78,9 +78,10 @@ class Exim:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def messages(self) -> list[bytes]:
-        """What arrived, each message with the headers that Exim put before it, lines ended by LF."""
-        return [file.read_bytes() for file in sorted((self.folder / "mail" / "new").glob("*"))]
+    @property
+    def arrived(self) -> Path:
+        """Where each message that arrived is a file, with the headers that Exim put before it, lines ended by LF."""
+        return self.folder / "mail" / "new"
 
     def __enter__(self) -> Self:
         if not PROGRAM.exists():

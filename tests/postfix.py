@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,11 @@ from services import free_port, wait_for
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from certificates import Certificates
+
+CACHE = Path(os.environ.get("MAILFLEET_CACHE") or Path.home() / ".cache" / "mailfleet")
+SASLPASSWD = CACHE / "debian" / "sasl2-bin" / "usr" / "sbin" / "saslpasswd2"
 
 _MASTER = """\
 127.0.0.1:{port} inet n - n - - smtpd
@@ -27,7 +33,16 @@ error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil
 proxymap unix - - n - - proxymap
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+_SASL = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {users}
+mech_list: PLAIN LOGIN
 """
 
 
@@ -43,11 +58,20 @@ class Postfix:
 
     host = "127.0.0.1"
 
-    def __init__(self, *, next_port: int | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        *,
+        next_port: int | None = None,
+        certificates: Certificates | None = None,
+        login: tuple[str, str] | None = None,
+        **settings: str,
+    ) -> None:
         """Not started yet.
 
         Args:
             next_port: of loopback: mail for other domains is not refused but passed on to the server there.
+            certificates: it offers STARTTLS, and takes no mail without it.
+            login: a user, with domain, and a password: it takes no mail from anybody else; AUTH is offered under TLS.
             settings: added to its main.cf.
         """
         # Its daemons change their user: pytest's own folders are closed to them.
@@ -56,6 +80,7 @@ class Postfix:
         self.port = free_port()
         self.maildir = self.folder / "mail" / "all"
         passes_on = {"relayhost": f"[127.0.0.1]:{next_port}", "smtpd_relay_restrictions": "permit_mynetworks, reject"}
+        self._certificates, self._login = certificates, login
         self._settings = {**(passes_on if next_port else {}), **settings}
 
     def start(self) -> None:
@@ -65,6 +90,14 @@ class Postfix:
             (self.folder / name).mkdir()
         shutil.chown(self.folder / "data", "postfix")
         shutil.chown(self.folder / "mail", "nobody")
+        if self._certificates:
+            self._settings |= {
+                "smtpd_tls_security_level": "encrypt",
+                "smtpd_tls_chain_files": f"{self._certificates.key}, {self._certificates.chain}",
+                "smtpd_tls_auth_only": "yes",
+            }
+        if self._login:
+            self._settings |= self._authentication(*self._login)
         (config / "mailboxes").write_text("/@example\\.com$/ all/\n")
         main = {
             "compatibility_level": "3.6",
@@ -96,15 +129,40 @@ class Postfix:
         self._postfix("start")
         wait_for("Postfix runs", lambda: self._postfix("status", check=False) == 0)
 
+    def _authentication(self, user: str, password: str) -> dict[str, str]:
+        """A database of Cyrus SASL with one user, and the settings that ask for it."""
+        if not SASLPASSWD.exists():
+            raise RuntimeError(f"{SASLPASSWD} is missing: run deploy/debian-packages.sh tests")
+        folder = self.folder / "etc" / "sasl"  # where Debian's Postfix looks; upstream's has a setting for it
+        folder.mkdir()
+        users = folder / "users"
+        name, _, realm = user.partition("@")
+        subprocess.run(
+            [SASLPASSWD, "-p", "-c", "-f", users, "-u", realm, name],
+            input=password.encode(), capture_output=True, check=True,
+        )  # fmt: skip
+        shutil.chown(users, "postfix")
+        (folder / "smtpd.conf").write_text(_SASL.format(users=users))
+        return {
+            "smtpd_sasl_auth_enable": "yes",
+            "cyrus_sasl_config_path": str(folder),
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+        }
+
     def stop(self) -> None:
         """End it and remove its folder."""
         self._postfix("stop", check=False)
         wait_for("Postfix ended", lambda: self._postfix("status", check=False) != 0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def arrived(self) -> Path:
+        """Where each message that arrived is a file."""
+        return self.maildir / "new"
+
     def messages(self) -> list[bytes]:
         """What arrived, each message with the headers that Postfix put before it, lines ended by LF."""
-        return [file.read_bytes() for file in sorted((self.maildir / "new").glob("*"))]
+        return [file.read_bytes() for file in sorted(self.arrived.glob("*"))]
 
     def wait_for_messages(self, count: int) -> list[bytes]:
         """Wait until so many have arrived."""
