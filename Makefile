@@ -119,7 +119,7 @@ reliability: venv ## write docs/reliability.md from the results of the two above
 	$(FAULTS).page
 
 .PHONY: memory
-memory: venv ## peak memory of a sender for 5,000 and for 200,000 recipients (3 minutes)
+memory: venv ## peak memory of a sender for 10,000 and for 1,000,000 recipients (4 minutes)
 	@deploy/debian-packages.sh tests
 	$(PY) benchmarks/memory.py
 

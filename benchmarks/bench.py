@@ -13,8 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,10 +28,10 @@ import psycopg2  # noqa: E402
 from designs import COMPARED, LOGIN, PRICED, WORKERS, Sender  # noqa: E402
 from measuring import Measured, SinkProcess, machine, observe, save, sink  # noqa: E402
 from newsletter import summed, tables  # noqa: E402
+from programs import go_program, node_program, versions  # noqa: E402
 from results import Results, last_line, median, missed, peers, prices, rate_line, table  # noqa: E402
 
 from fleet import Fleet, campaign  # noqa: E402
-from mailfleet_cluster.places import cache, content_hash  # noqa: E402
 from mailfleet_sender.audience.row import Row  # noqa: E402
 from mailfleet_sender.contract import environment  # noqa: E402
 from mailfleet_sender.contract.campaign import Message  # noqa: E402
@@ -48,46 +46,6 @@ if TYPE_CHECKING:
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
 SHARE = {0: 1, 10: 5, 50: 10}
 """Behind a delay (ms) one of so many recipients is enough: those runs are slow, not noisy."""
-
-
-# --- what is installed, once, outside the checkout --------------------------------------------------
-def go_program(folder: Path) -> Path:
-    """Build a Go program; only modules that go.sum names."""
-    binary = cache() / "bin" / f"bench-{folder.name}-{content_hash([folder])}"
-    if not binary.exists():
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        made = binary.with_suffix(f".{os.getpid()}")
-        command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", str(made), "."]
-        subprocess.run(command, cwd=folder, env={**os.environ, "CGO_ENABLED": "0"}, check=True)
-        made.rename(binary)
-    return binary
-
-
-def node_program(folder: Path) -> Path:
-    """Install the packages of package.json beside a copy of the program."""
-    home = cache() / "bench" / f"node-{content_hash([folder])}"
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        made = home.with_suffix(f".{os.getpid()}")
-        shutil.copytree(folder, made)
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        subprocess.run(command, cwd=made, check=True)
-        made.rename(home)
-    return home / "peer.js"
-
-
-def versions() -> dict[str, str]:
-    """What the peers are made of, as it is pinned; and what runs or builds them."""
-    packages = json.loads((HERE / "peers" / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    modules = re.findall(
-        r"^\s+(\S+) (v\S+)$", (HERE / "peers" / "go" / "go.mod").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    go = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
-    return {
-        "bullmq": ", ".join([*(f"{name} {version}" for name, version in packages.items()), f"Node {node}"]),
-        "go": ", ".join([*(f"{name} {version}" for name, version in modules), go]),
-    }
 
 
 # --- the bench --------------------------------------------------------------------------------------
@@ -120,9 +78,10 @@ class Bench:
         assert self.postgres.process
         assert self.redis.process
         servers = (self.postgres.process.pid, self.redis.process.pid)
+        lapsed: list[int] = []
         with sink(self.sink, expect=count, options=sender.sink(delay)) as at:
             if sender.kind == "mailfleet":
-                starting = self._mailfleet(sender, at, url, count)
+                starting = self._mailfleet(sender, at, url, count, lapsed)
             else:
                 starting = self._program(sender, at, url, rows)
             with starting as process:
@@ -131,11 +90,13 @@ class Bench:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(f"DROP DATABASE {url.rsplit('/', 1)[1]} WITH (FORCE)")
-        return measured
+        return replace(measured, lapsed=sum(lapsed) / count)
 
     @contextmanager
-    def _mailfleet(self, sender: Sender, at: SinkProcess, url: str, count: int) -> Iterator[subprocess.Popen[bytes]]:
-        """A planned campaign of one range, and its one sender: the real process."""
+    def _mailfleet(
+        self, sender: Sender, at: SinkProcess, url: str, count: int, lapsed: list[int]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A planned campaign of one range, and its one sender: the real process; how many permits it let lapse."""
         with (
             tempfile.TemporaryDirectory(dir=self.folder) as folder,
             Fleet(
@@ -165,6 +126,7 @@ class Bench:
                 raise
             if fleet.totals.sent != count:
                 raise RuntimeError(f"the ledger's books say {fleet.totals}")
+            lapsed += [line["lapsed_permits"] for line in fleet.sender_lines("sender ends")]
 
     @contextmanager
     def _program(

@@ -14,7 +14,7 @@ PLENTY = "1000000/s,max_burst=10000000"
 """Of the relay: the limiter is asked and books, and never says "wait"; a permit is kept for 10 s, not 100 ms."""
 PLAIN_RATE = "100000/s"
 """The same as people write it: a permit that is not used within 100 ms lapses."""
-LIMITS = {"quota": {"messages": 1_000_000_000}, "domains": [{"name": LIMITED_DOMAIN, "rate": "100000/s"}]}
+LIMITS = {"quota": {"messages": 1_000_000_000}, "domains": [{"name": LIMITED_DOMAIN, "rate": "1000000/s"}]}
 """A quota and a domain's limit that are asked, booked and never reached."""
 HEADERS = {
     "reply_to": "Shop <service@example.com>",

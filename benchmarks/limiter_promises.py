@@ -24,7 +24,7 @@ from measuring import machine, save
 
 from mailfleet_sender.contract.rate import Rate
 from mailfleet_sender.contract.relay import Quota
-from mailfleet_sender.limiter import ANY, LimiterAdmin, open_limiter_admin
+from mailfleet_sender.limiter import ANY, AccountLimits, LimiterAdmin, open_limiter_admin
 from services import RedisServer
 from virtual_fleet import VirtualFleet, fullest_second, in_force_after
 
@@ -55,7 +55,7 @@ def private_redis(rate: str, **limits: Any) -> Iterator[tuple[RedisServer, Limit
         open_limiter_admin(server.url) as client,
     ):
         admin = LimiterAdmin(client)
-        admin.write_limits(limiter.ACCOUNT, 1, Rate.parse(rate), **limits)
+        admin.write_limits(limiter.ACCOUNT, 1, AccountLimits(Rate.parse(rate), **limits))
         yield server, admin
 
 
@@ -128,7 +128,7 @@ def changes() -> Iterator[tuple[str, bool]]:
             fleet = started(server, old, [("a", 9.0)] * 4)
             time.sleep(max(0.0, fleet.began + 4 - time.monotonic()))
             changed = time.monotonic()
-            admin.write_limits(limiter.ACCOUNT, 2, Rate.parse(new))
+            admin.write_limits(limiter.ACCOUNT, 2, AccountLimits(Rate.parse(new)))
             used = merged(fleet.said())
         rate = Rate.parse(new)
         if rate.per_second > Rate.parse(old).per_second:

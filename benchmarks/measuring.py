@@ -73,6 +73,7 @@ class Measured:
         rss_mb: the process' highest resident memory up to the last message, in 10^6 octets.
         postgres_us, redis_us, sink_us: the servers' meanwhile; Postgres with its backends, the sink from its start.
         right: count and sum of hashes at the sink are those expected.
+        lapsed: permits of the limiter that were not used in time, a message.
     """
 
     per_second: float
@@ -82,6 +83,7 @@ class Measured:
     redis_us: float
     sink_us: float
     right: bool
+    lapsed: float
 
 
 class SinkProcess:
@@ -152,10 +154,15 @@ def peak_rss_mb(pid: int) -> float:
 
 
 def _end_with(process: subprocess.Popen[bytes], started: SinkProcess) -> None:
-    """Wait until the sender ends, without reaping it; end the sink, too, if it failed: nobody waits for mails then."""
+    """Wait until the sender ends, without reaping it, and end the sink with it: nobody waits for mails then.
+
+    All that was sent is counted by then, so the line `last` comes before `end`, or never.
+    """
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     if ended is not None and ended.si_status:
         started.process.kill()
+    else:
+        started.process.terminate()
 
 
 def observe(
@@ -194,4 +201,5 @@ def observe(
         redis_us=redis,
         sink_us=said["cpu_seconds"] / count * 1e6,
         right=(said["accepted"], said["hash"]) == expected,
+        lapsed=0.0,  # the sender's log knows
     )

@@ -98,10 +98,10 @@ def features(results: Results) -> str:
     """The price of each feature, with a chart."""
     found = prices(results)
     plain = median(results[0]["pipelined"]).cpu_us
-    rows = [(f"`{p.name}`", f"{p.share - 1:+.0%}", signed(p.cpu_us)) for p in found]
+    rows = [(f"`{p.name}`", f"{p.share - 1:+.0%}", signed(p.cpu_us), f"{p.lapsed:.2f}") for p in found]
     bars = [("pipelined", plain), *((p.name.removeprefix("pipelined"), plain + p.cpu_us) for p in found)]
     return (
-        f"{table(('sender', 'messages/s', 'CPU us a message'), rows)}\n\n"
+        f"{table(('sender', 'messages/s', 'CPU us a message', 'permits lapsed a message'), rows)}\n\n"
         f"{chart('CPU of the sender, us a message', 'us a message', bars)}"
     )
 

@@ -29,34 +29,38 @@ def table(results: Results) -> None:
     """All medians, with each design's speed beside BullMQ's."""
     for delay, senders in results.items():
         print(f"\ndelay {delay} ms")
-        print("sender            msg/s  x bullmq  cpu us  rss MB  postgres us  redis us  sink us  counted")
+        print("sender            msg/s  x bullmq  cpu us  rss MB  postgres us  redis us  sink us  lapsed  counted")
         base = median(senders["bullmq"]).per_second if "bullmq" in senders else None
         for name, runs in senders.items():
             m = median(runs)
             times = f"{m.per_second / base:8.2f}x" if base else "        -"
             print(
                 f"{name:15} {m.per_second:7.0f} {times} {m.cpu_us:7.0f} {m.rss_mb:7.0f} {m.postgres_us:12.1f}"
-                f" {m.redis_us:9.1f} {m.sink_us:8.1f}  {'right' if m.right else 'WRONG'}"
+                f" {m.redis_us:9.1f} {m.sink_us:8.1f} {m.lapsed:7.2f}  {'right' if m.right else 'WRONG'}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A feature beside the plain sender: messages a second as a share, CPU us a message more."""
+    """A feature beside the plain sender: messages a second as a share, CPU us a message more, permits that lapsed."""
 
     name: str
     share: float
     cpu_us: float
+    lapsed: float
 
     def __str__(self) -> str:
-        return f"price: {self.name} {self.share - 1:+.0%} messages/s, {self.cpu_us:+.0f} us of CPU a message"
+        return (
+            f"price: {self.name} {self.share - 1:+.0%} messages/s, {self.cpu_us:+.0f} us of CPU a message,"
+            f" {self.lapsed:.2f} permits lapsed a message"
+        )
 
 
 def prices(results: Results) -> list[Price]:
     """What each feature costs, and all of them together."""
     plain = median(results[0]["pipelined"])
     found = [(sender.name, median(results[0][sender.name])) for sender in PRICED if sender.name in results[0]]
-    return [Price(name, m.per_second / plain.per_second, m.cpu_us - plain.cpu_us) for name, m in found]
+    return [Price(name, m.per_second / plain.per_second, m.cpu_us - plain.cpu_us, m.lapsed) for name, m in found]
 
 
 @dataclass(frozen=True, slots=True)
