@@ -45,7 +45,7 @@ class Storm:
         made = []
         for one in outcomes(owned, positions, retry_after_seconds=0):
             kind = self.random.choice(KINDS)
-            made.append(dataclasses.replace(one, kind=kind, code="550" if kind is OutcomeKind.FAILED else None))
+            made.append(one._replace(kind=kind, code="550" if kind is OutcomeKind.FAILED else None))
             if kind in {OutcomeKind.SENT, OutcomeKind.UNCERTAIN}:
                 with self.lock:
                     self.mails[one.key or ""] += 1

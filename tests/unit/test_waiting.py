@@ -43,7 +43,8 @@ def test_who_was_deferred_before_waits_among_more() -> None:
 
 def test_large_rows_do_not_fill_the_memory() -> None:
     found = waiting(0)
-    found.add(Candidate(0, "0", 1, None, Row("0", "a@gmail.com", {"story": "x" * OCTETS})))
+    row = Row("0", "a@gmail.com", {"story": "x" * OCTETS})
+    found.add(Candidate(0, "0", 1, None, row, octets=row.octets))
     assert not found.has_room(candidate())
     found.take(GMAIL, 1)
     assert found.has_room(candidate())

@@ -41,6 +41,11 @@ class Row:
     email: str = field(repr=False)
     values: Mapping[str, object] = field(repr=False)
 
+    @property
+    def octets(self) -> int:
+        """About what its large values take."""
+        return sum(len(value) for value in self.values.values() if isinstance(value, str | bytes))
+
 
 @dataclass(frozen=True, slots=True)
 class UnusableRow:

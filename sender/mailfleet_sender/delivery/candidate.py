@@ -33,6 +33,7 @@ class Candidate:
         tries: how often a transaction for it ended before its dot.
         waits: how often the relay put it off (421, throttling).
         passed: the cursor is past it, unclaimed: given back by a predecessor, or it waits for its domain.
+        octets: about what its row's large values take.
     """
 
     position: int
@@ -45,18 +46,12 @@ class Candidate:
     tries: int = 0
     waits: int = 0
     passed: bool = False
+    octets: int = 0
 
     @property
     def domain(self) -> str:
         """What follows the @ of its address, in lower case; "" without a row."""
         return self.row.email.rpartition("@")[2].lower() if self.row else ""
-
-    @property
-    def octets(self) -> int:
-        """About what its row's large values take."""
-        if self.row is None:
-            return 0
-        return sum(len(value) for value in self.row.values.values() if isinstance(value, str | bytes))
 
     def put_off(self, retry: Retry) -> None:
         """Its domain takes no more for now: deferred, though nothing was tried, so no attempt is charged."""

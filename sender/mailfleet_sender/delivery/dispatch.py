@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.errors import ComposeError, RelayUnavailable, SenderFault
@@ -34,22 +34,20 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """One permit: when it may be used and for which domain, and where it was taken from the quota."""
 
     slot: Slot
     taken: str
 
 
-@dataclass(order=True, slots=True)
-class _Due:
-    """A claimed recipient and its permit."""
+class _Due(NamedTuple):
+    """A claimed recipient and its permit; in the order of `start`, and of `number`, of which there are no two alike."""
 
     start: float
     number: int
-    permit: Permit = field(compare=False)
-    candidate: Candidate = field(compare=False)
+    permit: Permit
+    candidate: Candidate
 
 
 class Claims(Protocol):
@@ -132,10 +130,9 @@ class Dispatch:
     # --- time --------------------------------------------------------------------------------------
     def _set_timer(self) -> None:
         """For the next slot, and for the moment when the permit of whoever waits longest is over."""
-        moments = [*(d.start for d in self._later[:1]), *(d.permit.slot.end for d in list(self._due)[:1])]
-        if not moments:
+        moment = min(self._later[0].start if self._later else inf, self._due[0].permit.slot.end if self._due else inf)
+        if moment == inf:
             return
-        moment = min(moments)
         if self._timer is not None:
             if self._timer_at <= moment:
                 return

@@ -118,7 +118,8 @@ class Reader:
             candidate = Candidate(k.position, k.key or "", k.attempt + 1, k.since)
             row = rows.get(k.key) if k.key is not None else None
             if isinstance(row, Row):
-                candidate.row, candidate.address_hash = row, self._suppression.hash_of(row.email)
+                candidate.row, candidate.octets = row, row.octets
+                candidate.address_hash = self._suppression.hash_of(row.email)
             elif isinstance(row, UnusableRow):
                 candidate.verdict = candidate.outcome(OutcomeKind.FAILED, code=row.code, reply=row.detail)
             else:

@@ -55,5 +55,5 @@ class Suppression:
         if reason is None or candidate.row is None:
             return False
         candidate.verdict = candidate.outcome(OutcomeKind.SUPPRESSED, code=SUPPRESSED_CODE.format(reason=reason))
-        candidate.row = None
+        candidate.row, candidate.octets = None, 0
         return True

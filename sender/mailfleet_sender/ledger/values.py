@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mailfleet_sender.contract.accounts import OutcomeKind
 
@@ -45,8 +45,7 @@ class Timing:
     backoff_seconds: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one position.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,8 +55,7 @@ class DomainPermits:
     spacing_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Slot:
+class Slot(NamedTuple):
     """When one permit may be used, time.monotonic() seconds, and for which domain (`ANY`: without a limit)."""
 
     start: float
@@ -106,13 +105,15 @@ class Permits:
         A domain's permit has the first slot of the relay that is not before its domain's time. Where the last ones
         are too early for it, it is used when its domain's time has come: that lies within the same span.
         """
-        times: dict[int, tuple[float, str]] = {}
         mine = sorted(
             (d.first_seconds + j * d.spacing_seconds, d.name)
             for d in self.domains
             if d.name != ANY
             for j in range(d.count)
         )
+        if not mine:
+            return [Slot(*self.slot(k)) for k in range(self.count)]
+        times: dict[int, tuple[float, str]] = {}
         free, late = 0, []
         for at, name in mine:
             free = max(free, math.ceil((at - self.first_seconds) / max(self.spacing_seconds, MICRO) - 1e-9))

@@ -37,6 +37,7 @@ _TOKEN = re.compile(r"[!-9;-~]{1,70}")
 # Kept as they are in a URI: reserved, unreserved (RFC 3986 2.2, 2.3) and "%"; the rest becomes %XX, so that
 # no value can leave the angle brackets of List-Unsubscribe.
 _URI_SAFE = ":/?#[]@!$&'()*+;=-._~%"
+_NEEDS_NO_QUOTES = re.compile(rf"[a-zA-Z0-9{re.escape(_URI_SAFE)}]+")
 
 RESERVED = frozenset(
     {
@@ -175,7 +176,7 @@ def uri(text: str, *, schemes: tuple[str, ...]) -> str:
     Raises:
         RenderError: it has none of these schemes, or does not fit a line.
     """
-    encoded = quote(text.strip(BLANKS), safe=_URI_SAFE)
+    encoded = text if _NEEDS_NO_QUOTES.fullmatch(text) else quote(text.strip(BLANKS), safe=_URI_SAFE)
     if not encoded.lower().startswith(schemes):
         raise RenderError(
             LocalCode.RENDER_FAILED, f"the unsubscribe address does not begin with {' or '.join(schemes)}"

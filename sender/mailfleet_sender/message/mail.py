@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class LocalCode(StrEnum):
@@ -27,8 +27,7 @@ class LocalCode(StrEnum):
     """The database cannot give this row as UTF-8, or a value has no counterpart in Python (a date after 9999)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """A message that is ready for SMTP.
 
     Attributes:

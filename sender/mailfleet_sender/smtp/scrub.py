@@ -23,7 +23,9 @@ def scrubbed(text: str, *private: str) -> str:
     """
     if len(text) > _LOOKED_AT:
         text = text[:_LOOKED_AT].rpartition(" ")[0]  # a cut address would no longer look like one
-    text = _UNPRINTABLE.sub(" ", text).strip()
+    if not text.isprintable() or "  " in text or "\ufffd" in text:
+        text = _UNPRINTABLE.sub(" ", text)
+    text = text.strip()
     folded = text.casefold()
     for secret in private:
         if secret and secret.casefold() in folded:  # a pattern costs 300 us to compile: only where it is needed
@@ -35,5 +37,7 @@ def scrubbed(text: str, *private: str) -> str:
 
 def capped(text: str, size: int) -> str:
     """The longest beginning of a text that has at most `size` bytes of UTF-8."""
+    if text.isascii() and len(text) <= size:
+        return text
     data = text.encode("utf-8", "replace")
     return data[:size].decode("utf-8", "ignore")

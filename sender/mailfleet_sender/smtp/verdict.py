@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from mailfleet_sender.contract.accounts import OutcomeKind
 
@@ -51,8 +51,7 @@ _KINDS = {
 _UNDERSTOOD = frozenset({VerdictKind.SENT, VerdictKind.FAILED, VerdictKind.DEFERRED, VerdictKind.SENDER_FAULT})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Exactly one of these ends every `Connection.send`.
 
     Attributes:
