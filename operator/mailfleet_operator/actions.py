@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailfleet_operator.scaling import Memory
+    from mailfleet_sender.contract.accounts import EndReason, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +158,22 @@ class CompleteRun:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseRun:
+    """Account for what is in flight, count the rest as cancelled, and end the run: as far as that can be done now."""
+
+    run: int
+    into: RunState
+    reason: EndReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TellLimiter:
-    """Say the campaign's weight, and whether it is paused, to the limiter."""
+    """Say the campaign's weight, whether it is paused, and until when it may send, to the limiter."""
 
     account: str
     weight: int
     paused: bool
+    open_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +202,7 @@ Action = (
     | SettleRanges
     | AbsorbLate
     | CompleteRun
+    | CloseRun
     | TellLimiter
     | ForgetInLimiter
 )

@@ -149,11 +149,18 @@ class Hands:
             if not memory.forgotten and self._with_limiter(lambda: self._limiter.forget(account, name)):
                 memory.told, memory.forgotten = None, True
             return False
-        told = (action.account, action.weight, action.paused)
-        if memory.told == told and time.monotonic() - memory.told_at < TELL_AGAIN_SECONDS:
+        if memory.told == action and time.monotonic() - memory.told_at < TELL_AGAIN_SECONDS:
             return False
-        if self._with_limiter(lambda: self._limiter.set_campaign(told[0], name, weight=told[1], paused=told[2])):
-            memory.told, memory.told_at, memory.forgotten = told, time.monotonic(), False
+        tell = partial(
+            self._limiter.set_campaign,
+            action.account,
+            name,
+            weight=action.weight,
+            paused=action.paused,
+            open_until=action.open_until,
+        )
+        if self._with_limiter(tell):
+            memory.told, memory.told_at, memory.forgotten = action, time.monotonic(), False
         return True
 
     def _in_cluster(self, o: Observation, action: actions.Action) -> bool:
@@ -203,6 +210,8 @@ class Hands:
                 done = runs.absorb_late(run)
             case actions.CompleteRun(run):
                 done = runs.complete(run)
+            case actions.CloseRun(run, into, reason):
+                done = runs.close(run, into, reason)
             case _ if campaign.spec and campaign.definition:
                 done = self._define(campaign, campaign.spec.run_id, campaign.definition, action, memory)
         return bool(done)

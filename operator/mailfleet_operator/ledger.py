@@ -100,6 +100,7 @@ def _run(row: RunRow) -> RunView:
         definition_hash=row.definition_hash,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        end_reason=row.end_reason,
     )
 
 

@@ -11,6 +11,7 @@ from .pace import Pace
 from .scaling import Memory as Scaling
 
 if TYPE_CHECKING:
+    from .actions import TellLimiter
     from .observation import CampaignView
 
 
@@ -37,7 +38,7 @@ class CampaignMemory:
     stale: str = ""
     written: CampaignView | None = None
     status_at: float = 0.0
-    told: tuple[str, int, bool] | None = None
+    told: TellLimiter | None = None
     told_at: float = 0.0
     forgotten: bool = False
     ended: bool = False

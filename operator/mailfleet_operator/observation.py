@@ -180,6 +180,8 @@ class RunView:
     definition_hash: str
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    end_reason: str | None = None
+    """Why it was ended as Failed."""
     snapshot_current: bool = True
     """Whether the stored policy (onUncertain, retry) is what the spec says."""
 
@@ -278,6 +280,14 @@ class Observation:
     def suspended(self) -> bool:
         """A person wants it to pause."""
         return bool(self.campaign.spec and self.campaign.spec.suspend)
+
+    @property
+    def owes_nothing(self) -> bool:
+        """Every range of an open run has ended, nothing is deferred or remaining."""
+        if not (self.ledger and self.ledger.run) or self.ledger.run.state is not RunState.OPEN:
+            return False
+        totals = self.ledger.totals
+        return not (any(w.open for w in self.ledger.waves) or totals.remaining or totals.deferred)
 
     @property
     def limit(self) -> float:

@@ -107,7 +107,7 @@ class Reconciler:
         """The campaign was deleted: its Jobs go by their ownerReference, its run stays."""
         memory = self._observer.memories.pop(name, None)
         if memory and memory.told:
-            account = memory.told[0]
+            account = memory.told.account
             await self._in_thread(lambda: self._hands.forget(account, "/".join(name)))
 
     async def _write_status(self, o: Observation, planned: Plan, memory: CampaignMemory) -> None:

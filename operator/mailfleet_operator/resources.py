@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from mailfleet_sender.contract.model import Model
 from mailfleet_sender.contract.relay import Connections, Limits, Pipelining, Relay, Tls
@@ -55,14 +55,22 @@ class RecipientsSource(Model):
     table: TableSource
 
 
+class Schedule(Model):
+    """When mail may be sent."""
+
+    end_time: AwareDatetime | None = None
+
+
 class CampaignSpec(Model):
     """The parts of an EmailCampaign's spec that steer the operator."""
 
     run_id: str = "1"
     suspend: bool = False
+    cancel: bool = False
     relay_ref: Reference
     weight: int = 100
     recipients: RecipientsSource
+    schedule: Schedule = Schedule()
     senders: Senders = Senders()
     range_size: int | None = None
     ttl_seconds_after_finished: int = 86_400

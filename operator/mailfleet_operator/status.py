@@ -13,6 +13,7 @@ from mailfleet_sender.contract.accounts import RunState, WaveKind
 
 from .conditions import Condition, Type, settle, time_text, true
 from .observation import SENDER
+from .plan import cancel, end_time
 from .plan.senders import working_jobs
 from .plan.waves import job_name
 
@@ -97,7 +98,7 @@ def _wave(o: Observation, ledger: LedgerView) -> dict[str, Any] | None:
 def eta(o: Observation, ledger: LedgerView) -> datetime | None:
     """When it will be done at the present rate. A run that is paused or does not move has no such time."""
     run, totals = ledger.run, ledger.totals
-    if not run or run.state is not RunState.OPEN or o.suspended:
+    if not run or run.state is not RunState.OPEN or o.suspended or cancel.policy(o) or end_time.policy(o):
         return None
     waits_for_retry = not totals.remaining and totals.deferred
     if waits_for_retry:
@@ -112,7 +113,12 @@ def eta(o: Observation, ledger: LedgerView) -> datetime | None:
 
 PHASES = (Type.COMPLETE, Type.FAILED, Type.STALLED, Type.SUSPENDED, Type.SENDING)
 """Conditions that make a phase, the strongest first."""
-PHASES_WITHOUT_SENDING = {"WaitingForRetry": "Waiting", "Completing": "Completing"}
+PHASES_WITHOUT_SENDING = {
+    "WaitingForRetry": "Waiting",
+    "Completing": "Completing",
+    "Cancelling": "Cancelling",
+    "Ending": "Ending",
+}
 """Phases of an open run by the reason why it does not send."""
 
 

@@ -26,6 +26,8 @@ FIXED = {
 }
 FREE = {
     "suspend": {"suspend": True},
+    "cancel": {"cancel": True},
+    "schedule": {"schedule": {"endTime": STARTED}},
     "weight": {"weight": 7},
     "senders": {"senders": {"maxReplicas": 3}},
     "retry": {"retry": {"initialDelaySeconds": 5}},
@@ -139,6 +141,16 @@ def test_run_id_may_change_when_the_run_has_ended_and_the_definition_with_it(sen
     with pytest.raises(KubectlError, match="cannot change once sending has begun"):  # the same run stays what it was
         sending.edit(FIXED["message"])
     sending.edit({"runId": "2", **FIXED["message"], **FIXED["recipients"], **FIXED["relayRef"], **FIXED["rangeSize"]})
+
+
+def test_cancel_is_taken_back_by_a_new_run_alone(sending: Campaign) -> None:
+    sending.edit({"cancel": True})
+    with pytest.raises(KubectlError, match=r"spec\.cancel: Forbidden: cancel cannot be taken back"):
+        sending.edit({"cancel": False})
+    with pytest.raises(KubectlError, match=r"spec\.cancel: Forbidden: cancel cannot be taken back"):
+        sending.edit({"cancel": None})
+    sending.ends("Failed")
+    sending.edit({"cancel": False, "runId": "2"})
 
 
 def test_new_run_may_be_mended_until_it_starts_itself(sending: Campaign) -> None:

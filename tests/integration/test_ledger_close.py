@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from books import sample
 from ledgers import PAGE, Desk, claim, outcomes, send_all
-from mailfleet_sender.contract.accounts import OutcomeKind, RunState
+from mailfleet_sender.contract.accounts import EndReason, OutcomeKind, RunState
 from mailfleet_sender.contract.campaign import OnUncertain
 from mailfleet_sender.errors import Fenced
 from mailfleet_sender.ledger import Outcome, OwnedRange, Positions
@@ -70,6 +70,7 @@ def bring(desk: Desk, data: st.DataObject, index: int, state: str) -> OwnedRange
 def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
     postgres: PostgresServer, data: st.DataObject, states: list[str], policy: OnUncertain, into: RunState
 ) -> None:
+    reason = EndReason.END_TIME_REACHED if into is RunState.FAILED else None
     with Desk(postgres.database(), keys=PAGE * len(states), on_uncertain=policy) as desk:
         alive = [o for i, s in enumerate(states) if (o := bring(desk, data, i, s))]
         if "retried" in states:
@@ -77,7 +78,7 @@ def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
         before = desk.totals()
         waiting = desk.value("SELECT count(*) FROM deferral")
         again = [some(data, o) for o in alive]
-        closing = [desk.soon(desk.runs.close, desk.run, into) for _ in range(2)]
+        closing = [desk.soon(desk.runs.close, desk.run, into, reason) for _ in range(2)]
         for owned, known in zip(alive, again, strict=True):
             owned.record(known)
             if data.draw(st.booleans(), "drains"):
@@ -87,7 +88,7 @@ def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
             closed.result(30)
         late = [(o, outcomes(o, o.open)) for o in alive if not o.ended and o.open]
         desk.expire()
-        wait_for("the run has ended", lambda: desk.runs.close(desk.run, into))
+        wait_for("the run has ended", lambda: desk.runs.close(desk.run, into, reason))
         books = desk.books()
         totals = books.totals
         assert totals["remaining"] == totals["deferred"] == 0
@@ -96,6 +97,7 @@ def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
         assert totals["cancelled"] >= waiting
         assert totals["sent"] >= before.get("sent", 0)
         assert desk.value("SELECT state FROM run") == into
+        assert desk.value("SELECT end_reason FROM run") == reason
         for owned, known in late:  # who was fenced tells what it knows, and nothing but uncertain moves
             try:
                 owned.record(known)

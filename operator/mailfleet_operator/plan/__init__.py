@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import (
+    cancel,
     completion,
+    end_time,
     ended,
     identity,
     late,
@@ -47,6 +49,8 @@ POLICIES: tuple[Policy, ...] = (
     superseded.policy,
     identity.policy,
     ended.policy,
+    cancel.policy,
+    end_time.policy,
     relay.policy,
     trouble.policy,
     planning.policy,

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 def policy(o: Observation) -> Step | None:
     """Close the run when nothing is owed; the ledger checks again, in the transaction that closes it."""
-    if not (o.ledger and o.ledger.run):
-        return None
-    totals = o.ledger.totals
-    if any(w.open for w in o.ledger.waves) or totals.remaining or totals.deferred:
+    if not (o.ledger and o.ledger.run and o.owes_nothing):
         return None
     completing = false(Type.SENDING, "Completing", "every range has ended; the run is being closed")
     return Step((CompleteRun(o.ledger.run.id),), (completing,))

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import AbsorbLate, DeleteJob, ForgetInLimiter
 from mailfleet_operator.conditions import Type, false, true
-from mailfleet_sender.contract.accounts import RunState
+from mailfleet_sender.contract.accounts import EndReason, RunState
 
 from .step import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mailfleet_operator.observation import Observation
 
-ENDINGS = {
-    RunState.CANCELLED: "the run was cancelled; what was not sent counts as cancelled",
-    RunState.FAILED: "the run failed; what was not sent counts as cancelled",
-    RunState.SUPERSEDED: "another runId superseded this run. Set a new spec.runId to send again",
+ENDINGS: Mapping[str, str] = {
+    RunState.CANCELLED: "the run was cancelled",
+    RunState.FAILED: "the run failed",
+    RunState.SUPERSEDED: "another runId superseded this run",
+    EndReason.END_TIME_REACHED: "schedule.endTime passed before all were mailed",
 }
 
 
@@ -30,7 +33,12 @@ def policy(o: Observation) -> Step | None:
         message = f"all {t.planned} accounted for: {t.sent} sent, {t.skipped} skipped, {t.failed} failed"
         end = true(Type.COMPLETE, "Complete", message)
     else:
-        end = true(Type.FAILED, str(run.state), ENDINGS[run.state])
+        why = run.end_reason or str(run.state)
+        message = (
+            f"{ENDINGS.get(why, ENDINGS[run.state])}: {t.sent} sent, {t.cancelled} not sent (cancelled)."
+            " Set a new spec.runId to send again, to everybody"
+        )
+        end = true(Type.FAILED, why, message)
     left = tuple(
         DeleteJob(j.name, j.uid, "its run is over")
         for j in o.own_jobs

@@ -1,7 +1,10 @@
-"""The limiter hears each campaign's weight and whether it is paused; a condition tells when it holds mail back."""
+"""The limiter hears each campaign's weight, whether it is paused and until when it may send, so all of that holds
+while the operator is down; a condition tells when it holds mail back.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import TellLimiter
@@ -15,13 +18,18 @@ from .trouble import living_reports
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
 
+LATEST = timedelta(seconds=2)
+"""As LATEST in reserve.lua: a permit is used within this time, so none is given in the last of it."""
+
 
 def policy(o: Observation) -> Step | None:
     """Tell it, and say what it does."""
     spec, relay = o.campaign.spec, o.relay.relay if o.relay else None
     if not (o.ledger and o.ledger.run and spec and relay) or o.ledger.run.state is not RunState.OPEN:
         return None
-    return Step((TellLimiter(relay.account, spec.weight, paused=spec.suspend),), _throttled(o))
+    end = spec.schedule.end_time
+    until = end - LATEST if end else None
+    return Step((TellLimiter(relay.account, spec.weight, paused=spec.suspend, open_until=until),), _throttled(o))
 
 
 def _throttled(o: Observation) -> tuple[Condition, ...]:

@@ -23,6 +23,12 @@ class RunState(StrEnum):
     SUPERSEDED = "Superseded"
 
 
+class EndReason(StrEnum):
+    """Why a run was ended as Failed: the campaign's own schedule said so."""
+
+    END_TIME_REACHED = "EndTimeReached"
+
+
 class WaveKind(StrEnum):
     """Why a list of pages is being sent."""
 

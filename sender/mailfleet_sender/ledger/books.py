@@ -68,6 +68,7 @@ RUN_COLUMNS = (
     run.c.started_at,
     run.c.ended_at,
     run.c.retry_generation,
+    run.c.end_reason,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from mailfleet_sender.contract.accounts import EndReason
     from mailfleet_sender.contract.campaign import Campaign
     from mailfleet_sender.contract.relay import Relay
 
@@ -253,7 +254,7 @@ class Runs(Books):
             _end(connection, run_id, RunState.COMPLETE)
             return True
 
-    def close(self, run_id: int, into: RunState) -> bool:
+    def close(self, run_id: int, into: RunState, reason: EndReason | None = None) -> bool:
         """CLOSE, as far as it can be done now: call it at each tick until it returns True.
 
         Ranges never claimed are closed at once, unowned ones are settled and closed; a leased one is waited out
@@ -262,6 +263,7 @@ class Runs(Books):
         Args:
             run_id: a run in any state.
             into: Cancelled, Superseded or Failed.
+            reason: why it failed; kept with the run.
 
         Returns:
             whether the run has ended (in whichever state it was ended first).
@@ -272,7 +274,7 @@ class Runs(Books):
             with transaction(self._engine, self._timing) as connection:
                 statements.close(connection, range_id, self._timing)
         with transaction(self._engine) as connection:
-            return _cancel_rest(connection, run_id, into)
+            return _cancel_rest(connection, run_id, into, reason)
 
     def supersede(self, namespace: str, name: str, but: str) -> bool:
         """Close every run of this name that has not ended, except the one with run id `but`, as Superseded.
@@ -320,7 +322,7 @@ def _close_untouched(connection: Connection, run_id: int) -> None:
         )
 
 
-def _cancel_rest(connection: Connection, run_id: int, into: RunState) -> bool:
+def _cancel_rest(connection: Connection, run_id: int, into: RunState, reason: EndReason | None) -> bool:
     """CANCEL's end, under the run's lock: deferrals become cancelled, the run ends."""
     row = connection.execute(
         select(run.c.state, *(run.c[name] for name in COUNTERS), run.c.planned, run.c.ended_at)
@@ -330,10 +332,12 @@ def _cancel_rest(connection: Connection, run_id: int, into: RunState) -> bool:
     if row.ended_at is not None:
         return True
     if row.state != RunState.OPEN:  # never started: the whole audience is cancelled
-        _end(connection, run_id, into, cancelled=row.planned - row.skipped)
+        _end(connection, run_id, into, cancelled=row.planned - row.skipped, end_reason=reason)
         return True
     if _any_open(connection, run_id):
         return False
     waiting = connection.execute(deferral.delete().where(deferral.c.run == run_id)).rowcount
-    _end(connection, run_id, into, deferred=row.deferred - waiting, cancelled=row.cancelled + waiting)
+    _end(
+        connection, run_id, into, deferred=row.deferred - waiting, cancelled=row.cancelled + waiting, end_reason=reason
+    )
     return True

@@ -69,6 +69,7 @@ run = Table(
     Column("started_at", _WHEN),
     Column("ended_at", _WHEN),
     Column("retry_generation", Integer, nullable=False, server_default=text("0")),
+    Column("end_reason", Text),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 

@@ -172,6 +172,7 @@ class RunRow:
     started_at: datetime | None
     ended_at: datetime | None
     retry_generation: int = 0
+    end_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

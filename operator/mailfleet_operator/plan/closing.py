@@ -1,0 +1,43 @@
+"""How a run is ended before everybody was mailed: the senders finish what is in flight and give the rest back, the
+limiter gives no more permits, and the ledger closes range after range; what was not sent counts as cancelled.
+
+The end is recorded in the ledger, so it stays an end whatever is deleted and applied again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailfleet_operator.actions import CloseRun, DeleteJob, SuspendJob, TellLimiter
+from mailfleet_operator.conditions import Type, false, true
+from mailfleet_operator.observation import SENDER
+from mailfleet_sender.contract.accounts import RunState
+
+from .step import Step
+
+if TYPE_CHECKING:
+    from mailfleet_operator.actions import Action
+    from mailfleet_operator.observation import Observation
+    from mailfleet_sender.contract.accounts import EndReason
+
+DRAINING = frozenset({"Cancelling", "Ending"})
+"""Reasons of Sending while a run is being closed."""
+
+
+def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *, because: str) -> Step:
+    """Do it, as far as it can be done now; the next tick goes on."""
+    doing = "Cancelling" if into is RunState.CANCELLED else "Ending"
+    jobs = [j for j in o.own_jobs if j.run == run and not j.over and not j.deleting]
+    actions: list[Action] = [
+        SuspendJob(j.name, j.uid, suspend=True) for j in jobs if j.component == SENDER and not j.suspended
+    ]
+    actions += [DeleteJob(j.name, j.uid, because) for j in jobs if j.component != SENDER]
+    if o.relay and o.relay.relay and o.campaign.spec:
+        actions.append(TellLimiter(o.relay.relay.account, o.campaign.spec.weight, paused=True))
+    planned = o.campaign.status.condition(Type.PLANNED)
+    if o.ledger and o.ledger.totals.planned:
+        totals = o.ledger.totals
+        planned = true(Type.PLANNED, "Planned", f"{totals.planned} recipients, {totals.skipped} of them skipped")
+    message = f"{because}: what is in flight is being accounted for, the rest will count as cancelled"
+    conditions = (false(Type.SENDING, doing, message), *((planned,) if planned else ()))
+    return Step((*actions, CloseRun(run, into, reason)), conditions, last=True)

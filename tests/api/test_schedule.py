@@ -1,0 +1,183 @@
+"""What a campaign's schedule and a person's control do to it, on a real API server with a real Job controller."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+import custom_resources
+from kube import KubectlError
+from mailfleet_operator.conditions import time_text
+from mailfleet_sender.ledger import OwnedRange, Positions
+from mailfleet_sender.limiter import LimiterAdmin
+from operator_hand import Hand, OperatorProcess, environment, fresh_ledger
+from services import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kube import ControlPlane
+    from mailfleet_sender.limiter import CampaignUse
+    from services import PostgresServer, RedisServer
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ledger_url(postgres: PostgresServer) -> str:
+    return fresh_ledger(postgres.database)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api: ControlPlane, ledger_url: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    folder = tmp_path_factory.mktemp("operator")
+    with OperatorProcess(api, folder, ledger_url=ledger_url, redis_url=redis_server.url) as process:
+        yield process
+        text = process.log.read_text()
+        assert "Traceback" not in text, text[-6000:]
+
+
+@pytest.fixture
+def hand(operator: OperatorProcess, api: ControlPlane, namespace: str, ledger_url: str, database_url: str) -> Hand:
+    if not operator.lives:
+        operator.start()
+    return Hand(api, namespace, ledger_url, database_url)
+
+
+def planned(hand: Hand, count: int = 2000, **spec: Any) -> None:
+    """A campaign that has its plan."""
+    hand.people(count)
+    relay, campaign = custom_resources.relay("ses"), custom_resources.campaign("autumn")
+    relay["spec"]["limits"]["rate"] = "1000/s"
+    campaign["spec"].update({"rangeSize": 500, **spec})
+    hand.apply(relay, campaign)
+    assert hand.plan() == 0
+
+
+def sending(hand: Hand, count: int = 2000, **spec: Any) -> Manifest:
+    """A campaign whose Main wave has its Job; the Job."""
+    planned(hand, count, **spec)
+    return wait_for("a send Job", lambda: (hand.jobs("sender") or [None])[-1], interval=0.2)
+
+
+def at(seconds: float) -> str | None:
+    """A time so many seconds ahead, as manifests write it."""
+    return time_text(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def recipients(hand: Hand) -> dict[str, int]:
+    found: dict[str, int] = hand.status("autumn").get("recipients", {})
+    return {k: v for k, v in found.items() if v}
+
+
+def in_limiter(hand: Hand, redis_url: str) -> CampaignUse | None:
+    """What the limiter knows of the campaign."""
+    with redis.Redis.from_url(redis_url) as client:
+        state = LimiterAdmin(client).state(f"{hand.namespace}/ses")
+    return state.campaigns.get(f"{hand.namespace}/autumn")
+
+
+def held(hand: Hand, job: Manifest, index: int) -> OwnedRange:
+    """A sender at work on a range."""
+    found = OwnedRange.acquire(
+        hand.engine,
+        run=int(environment(job["spec"]["template"])["MAILFLEET_RUN"]),
+        wave=1,
+        index=index,
+        owner=uuid.uuid4(),
+        timing=hand.timing,
+    )
+    assert isinstance(found, OwnedRange)
+    return found
+
+
+def events(hand: Hand, reason: str) -> list[Manifest]:
+    return [e for e in hand.list("events") if e["reason"] == reason]
+
+
+def test_cancel_accounts_for_what_is_in_flight_and_counts_the_rest(hand: Hand) -> None:
+    job = sending(hand)
+    hand.send(job, 0)
+    hand.send(job, 1, upto=100)
+    alive = held(hand, job, 2)
+    alive.claim(7, Positions.span(0, 7))
+    hand.patch("autumn", {"cancel": True})
+    failed = hand.wait_for_reason("autumn", "Failed", "Cancelled", seconds=40)
+    assert failed["status"] == "True"
+    # 600 were sent; 7 were claimed by a sender that was never heard of again; the others are cancelled.
+    assert recipients(hand) == {"planned": 2000, "sent": 600, "uncertain": 7, "cancelled": 1393}
+    assert hand.status("autumn")["phase"] == "Failed"
+    assert hand.status("autumn")["completionTime"]
+    assert "600 sent, 1393 not sent" in failed["message"]
+    (event,) = wait_for("an Event", lambda: events(hand, "Cancelled"), interval=0.2)
+    assert event["type"] == "Warning"
+    wait_for("its Job is gone", lambda: not hand.jobs("sender"), interval=0.2)
+    hand.kubectl("wait", "--for=condition=Failed", "emailcampaign/autumn", "--timeout=60s")
+
+
+def test_cancelled_stays_cancelled_when_it_is_deleted_and_applied_again(hand: Hand) -> None:
+    job = sending(hand)
+    hand.send(job, 0)
+    hand.patch("autumn", {"cancel": True})
+    hand.wait_for_reason("autumn", "Failed", "Cancelled")
+    with pytest.raises(KubectlError, match="cancel cannot be taken back"):
+        hand.patch("autumn", {"cancel": False})
+    hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
+    wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
+    campaign = custom_resources.campaign("autumn")
+    campaign["spec"]["rangeSize"] = 500
+    hand.apply(campaign)
+    hand.wait_for_reason("autumn", "Failed", "Cancelled")
+    assert recipients(hand) == {"planned": 2000, "sent": 500, "cancelled": 1500}
+    assert not hand.list("jobs")
+    hand.patch("autumn", {"runId": "2"})
+    assert hand.plan() == 0
+    wait_for("run 2 sends", lambda: hand.jobs("sender"), interval=0.2)
+
+
+def test_cancelled_while_it_is_planned_it_sends_nothing(hand: Hand) -> None:
+    planned(hand, suspend=True)
+    hand.wait_for_reason("autumn", "Suspended", "BySpec")
+    hand.patch("autumn", {"cancel": True})
+    hand.wait_for_reason("autumn", "Failed", "Cancelled")
+    assert recipients(hand) == {"planned": 2000, "cancelled": 2000}
+    assert not hand.jobs("sender")
+
+
+def test_the_end_time_ends_it_and_the_limiter_knew_it_ahead(
+    hand: Hand, operator: OperatorProcess, redis_server: RedisServer
+) -> None:
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=25)
+    job = sending(hand, schedule={"endTime": time_text(end)})
+    hand.send(job, 0)
+
+    def told() -> bool:
+        use = in_limiter(hand, redis_server.url)
+        return bool(use and use.open_until == end - timedelta(seconds=2))
+
+    wait_for("the limiter knows the end", told, interval=0.2)
+    operator.kill()
+    assert told()  # it holds while the operator is down
+    operator.start()
+    failed = hand.wait_for_reason("autumn", "Failed", "EndTimeReached", seconds=60)
+    assert datetime.now(UTC) >= end
+    assert failed["status"] == "True"
+    assert recipients(hand) == {"planned": 2000, "sent": 500, "cancelled": 1500}
+    assert wait_for("an Event", lambda: events(hand, "EndTimeReached"), interval=0.2)
+    wait_for("its Job is gone", lambda: not hand.jobs("sender"), interval=0.2)
+    wait_for("the limiter forgets it", lambda: in_limiter(hand, redis_server.url) is None, interval=0.2)
+
+
+def test_an_end_time_that_has_passed_starts_nothing(hand: Hand) -> None:
+    hand.people(10)
+    campaign = custom_resources.campaign("autumn")
+    campaign["spec"]["schedule"] = {"endTime": at(-60)}
+    hand.apply(custom_resources.relay("ses"), campaign)
+    hand.wait_for_reason("autumn", "Failed", "EndTimeReached")
+    assert not hand.list("jobs")

@@ -1,0 +1,159 @@
+"""Policies that end a run before everybody was mailed: cancel, end time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mailfleet_operator import plan, status
+from mailfleet_operator.actions import (
+    CloseRun,
+    CompleteRun,
+    CreatePlanJob,
+    CreateWaveJob,
+    DeleteJob,
+    EnsureRun,
+    MakeRetryWave,
+    RecordStart,
+    StartRun,
+    SuspendJob,
+    TellLimiter,
+)
+from mailfleet_operator.conditions import Condition, Type, time_text
+from mailfleet_operator.observation import LedgerView, Observation
+from mailfleet_sender.contract.accounts import EndReason, RunState, Totals
+from observations import (
+    NOW,
+    ago,
+    campaign,
+    ledger,
+    main_wave,
+    observation,
+    plan_job,
+    planned,
+    planning,
+    relay,
+    run,
+    send_job,
+    started,
+)
+
+BEGINS = (CreatePlanJob, CreateWaveJob, MakeRetryWave, RecordStart, StartRun)
+DONE = {"totals": Totals(planned=10, sent=10), "waves": (main_wave(open=0, finished=4),)}
+CANCEL = CloseRun(5, RunState.CANCELLED)
+END = CloseRun(5, RunState.FAILED, EndReason.END_TIME_REACHED)
+
+
+def done(o: Observation, *kinds: type) -> list[object]:
+    return [a for a in plan.plan(o).actions if isinstance(a, kinds)]
+
+
+def said(o: Observation, type_: Type) -> Condition:
+    return next(c for c in plan.plan(o).conditions if c.type is type_)
+
+
+def cancelled(**changes: Any) -> Observation:
+    """A campaign whose spec says cancel."""
+    return replace(observation(campaign=campaign(started(), cancel=True)), **changes)
+
+
+def ending(seconds: float, **changes: Any) -> Observation:
+    """A campaign whose end time is so many seconds ahead."""
+    schedule = {"endTime": time_text(NOW + timedelta(seconds=seconds))}
+    return replace(observation(campaign=campaign(started(), schedule=schedule)), **changes)
+
+
+class TestCancel:
+    def test_senders_drain_the_limiter_closes_and_the_ledger_ends_the_run(self) -> None:
+        job = send_job()
+        assert plan.plan(cancelled()).actions == (
+            SuspendJob(job.name, job.uid, suspend=True),
+            TellLimiter("marketing/ses", 100, paused=True),
+            CANCEL,
+        )
+        assert said(cancelled(), Type.SENDING).reason == "Cancelling"
+
+    def test_a_job_that_drains_already_is_left_alone(self) -> None:
+        assert not done(cancelled(jobs=(send_job(suspended=True),)), SuspendJob)
+
+    @pytest.mark.parametrize("view", [planning(), planned()], ids=["planning", "planned"])
+    def test_before_the_start_it_begins_nothing(self, view: LedgerView) -> None:
+        o = cancelled(ledger=view, jobs=(plan_job(),), pods=())
+        assert done(o, CloseRun) == [CANCEL]
+        assert done(o, DeleteJob)
+        assert not done(o, *BEGINS)
+
+    def test_applied_with_cancel_it_has_a_run_that_says_so(self) -> None:
+        o = cancelled(campaign=campaign(cancel=True), ledger=LedgerView(), jobs=(), pods=())
+        assert plan.plan(o).actions == (EnsureRun(),)
+
+    def test_it_needs_no_relay(self) -> None:
+        assert done(cancelled(relay=None), CloseRun) == [CANCEL]
+
+    def test_a_paused_run_is_cancelled_as_well(self) -> None:
+        o = cancelled(campaign=campaign(started(), cancel=True, suspend=True), jobs=(send_job(suspended=True),))
+        assert done(o, CloseRun) == [CANCEL]
+
+    def test_with_nothing_left_to_cancel_the_run_is_complete(self) -> None:
+        o = cancelled(ledger=ledger(**DONE))
+        assert done(o, CloseRun, CompleteRun) == [CompleteRun(5)]
+
+    def test_a_complete_run_stays_complete(self) -> None:
+        o = cancelled(ledger=ledger(RunState.COMPLETE, **DONE), jobs=())
+        assert not done(o, CloseRun)
+        assert said(o, Type.COMPLETE).status
+
+    def test_the_end_says_what_was_sent_and_what_was_not(self) -> None:
+        totals = Totals(planned=10, sent=7, cancelled=3)
+        o = cancelled(ledger=ledger(RunState.CANCELLED, totals=totals), jobs=(send_job(suspended=True),))
+        failed = said(o, Type.FAILED)
+        assert (failed.status, failed.reason) == (True, "Cancelled")
+        assert "7 sent, 3 not sent" in failed.message
+        assert done(o, DeleteJob)
+
+    def test_a_run_that_is_being_cancelled_has_no_estimate(self) -> None:
+        o = cancelled()
+        assert o.ledger
+        assert status.eta(o, o.ledger) is None
+        assert status.of_campaign(o, plan.plan(o))["phase"] == "Cancelling"
+
+
+class TestEndTime:
+    def test_until_then_it_sends(self) -> None:
+        assert not done(ending(1), CloseRun)
+
+    @pytest.mark.parametrize("seconds", [0, -1, -86_400])
+    def test_then_the_run_is_ended(self, seconds: float) -> None:
+        o = ending(seconds)
+        assert done(o, CloseRun) == [END]
+        assert done(o, SuspendJob)
+        assert said(o, Type.SENDING).reason == "Ending"
+        assert "schedule.endTime" in said(o, Type.SENDING).message
+
+    @pytest.mark.parametrize("view", [planning(), planned()], ids=["planning", "planned"])
+    def test_a_run_that_comes_too_late_is_never_started(self, view: LedgerView) -> None:
+        o = ending(-1, ledger=view, jobs=(), pods=())
+        assert done(o, CloseRun) == [END]
+        assert not done(o, *BEGINS)
+
+    def test_it_holds_for_a_suspended_run(self) -> None:
+        schedule = {"endTime": time_text(ago(1))}
+        o = observation(campaign=campaign(started(), suspend=True, schedule=schedule))
+        assert done(o, CloseRun) == [END]
+
+    def test_a_run_of_which_nothing_is_left_is_complete(self) -> None:
+        assert done(ending(-1, ledger=ledger(**DONE)), CloseRun, CompleteRun) == [CompleteRun(5)]
+
+    def test_the_limiter_hears_of_it_ahead_with_room_for_permits_that_are_out(self) -> None:
+        (told,) = done(ending(3600), TellLimiter)
+        assert told == TellLimiter("marketing/ses", 100, paused=False, open_until=NOW + timedelta(seconds=3598))
+
+    def test_the_condition_tells_the_reason_though_the_campaign_was_applied_again_without_it(self) -> None:
+        row = run(RunState.FAILED, end_reason="EndTimeReached")
+        o = observation(campaign=campaign(), ledger=ledger(RunState.FAILED, run=row), jobs=(), relay=relay())
+        assert said(o, Type.FAILED).reason == "EndTimeReached"
+        assert "schedule.endTime" in said(o, Type.FAILED).message
+        assert "runId" in said(o, Type.FAILED).message
