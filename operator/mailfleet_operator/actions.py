@@ -168,12 +168,14 @@ class CloseRun:
 
 @dataclass(frozen=True, slots=True)
 class TellLimiter:
-    """Say the campaign's weight, whether it is paused, and until when it may send, to the limiter."""
+    """Say the campaign's weight, whether it is paused, and when it may send, to the limiter: it closes at `open_until`
+    and opens and closes again at `reopens`."""
 
     account: str
     weight: int
     paused: bool
     open_until: datetime | None = None
+    reopens: tuple[tuple[datetime, datetime], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,7 @@ class Hands:
             weight=action.weight,
             paused=action.paused,
             open_until=action.open_until,
+            reopens=action.reopens,
         )
         if self._with_limiter(tell):
             memory.told, memory.told_at, memory.forgotten = action, time.monotonic(), False

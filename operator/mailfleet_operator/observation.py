@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailfleet_sender.contract.accounts import RunState, Totals, WaveKind
 
+from . import windows
 from .conditions import Condition, Type, parse_time
 from .pace import Pace
 from .scaling import Memory
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mailfleet_sender.contract.relay import Relay
 
     from .resources import CampaignSpec, KeyReference
+    from .windows import Opening
 
 PLANNER = "planner"
 SENDER = "sender"
@@ -288,6 +290,17 @@ class Observation:
             return False
         totals = self.ledger.totals
         return not (any(w.open for w in self.ledger.waves) or totals.remaining or totals.deferred)
+
+    @property
+    def opening(self) -> Opening | None:
+        """The present opening of the schedule's windows; None: they are closed."""
+        spec = self.campaign.spec
+        return windows.present(spec.schedule, self.now) if spec else None
+
+    @property
+    def held(self) -> bool:
+        """No sender should be at work: a person wants a pause, or the windows are closed."""
+        return self.suspended or self.opening is None
 
     @property
     def limit(self) -> float:

@@ -6,16 +6,30 @@ Secrets are, how many senders may work, and whether it is suspended.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
 from mailfleet_sender.contract.model import Model
 from mailfleet_sender.contract.relay import Connections, Limits, Pipelining, Relay, Tls
 
+if TYPE_CHECKING:
+    from datetime import date
+
 GROUP = "mailfleet.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+
+
+TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
+
+
+def _minute(text: str) -> int:
+    hours, minutes = text.split(":")
+    return int(hours) * 60 + int(minutes)
 
 
 class Reference(Model):
@@ -55,10 +69,67 @@ class RecipientsSource(Model):
     table: TableSource
 
 
-class Schedule(Model):
-    """When mail may be sent."""
+class Day(StrEnum):
+    """A day of the week."""
 
+    MON = "Mon"
+    TUE = "Tue"
+    WED = "Wed"
+    THU = "Thu"
+    FRI = "Fri"
+    SAT = "Sat"
+    SUN = "Sun"
+
+
+WEEK = tuple(Day)
+
+
+class Window(Model):
+    """A time of day in which mail may be sent, on the days on which it begins (none named: every day)."""
+
+    days: tuple[Day, ...] = ()
+    from_: str = Field(alias="from")
+    to: str
+
+    @field_validator("from_", "to")
+    @classmethod
+    def _is_a_time(cls, text: str) -> str:
+        if not TIME_OF_DAY.fullmatch(text):
+            raise ValueError(f"{text!r} is no time of day: write 08:00")
+        return text
+
+    @property
+    def first_minute(self) -> int:
+        """Its first minute of the day."""
+        return _minute(self.from_)
+
+    @property
+    def last_minute(self) -> int:
+        """The minute of the day that it no longer holds; not later than the first: on the next day."""
+        return _minute(self.to)
+
+    def includes(self, day: date) -> bool:
+        """Whether it begins on that day."""
+        return not self.days or WEEK[day.weekday()] in self.days
+
+
+class Schedule(Model):
+    """When mail may be sent; `time_zone` (IANA name) says whose clocks the windows mean."""
+
+    start_time: AwareDatetime | None = None
+    starting_deadline_seconds: int | None = Field(default=None, ge=1)
     end_time: AwareDatetime | None = None
+    windows: tuple[Window, ...] = ()
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{name!r} is no time zone: write an IANA name, as Europe/Berlin") from None
+        return name
 
 
 class CampaignSpec(Model):

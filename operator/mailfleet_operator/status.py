@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
+from . import windows
 from .conditions import Condition, Type, settle, time_text, true
 from .observation import SENDER
 from .plan import cancel, end_time
@@ -105,7 +106,9 @@ def eta(o: Observation, ledger: LedgerView) -> datetime | None:
         return ledger.next_due
     if o.pace.per_second <= 0 or not totals.remaining:
         return None
-    at = o.now + timedelta(seconds=totals.remaining / o.pace.per_second)
+    work = timedelta(seconds=totals.remaining / o.pace.per_second)
+    if o.held or not o.campaign.spec or (at := windows.worked_off(o.campaign.spec.schedule, o.now, work)) is None:
+        return None
     if totals.deferred and ledger.next_due:
         at = max(at, ledger.next_due)
     return at + timedelta(seconds=-at.timestamp() % ETA_STEP)
@@ -118,6 +121,7 @@ PHASES_WITHOUT_SENDING = {
     "Completing": "Completing",
     "Cancelling": "Cancelling",
     "Ending": "Ending",
+    "WaitingForWindow": "Waiting",
 }
 """Phases of an open run by the reason why it does not send."""
 

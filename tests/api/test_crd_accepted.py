@@ -30,6 +30,8 @@ def test_smallest_campaign_gets_the_documented_defaults(api: ControlPlane, names
     assert apply(api, namespace, campaign())["spec"] == {
         "runId": "1",
         "suspend": False,
+        "cancel": False,
+        "schedule": {"timeZone": "UTC"},
         "relayRef": {"name": "ses"},
         "weight": 100,
         "recipients": {
@@ -79,7 +81,18 @@ def test_campaign_with_every_field_is_accepted(api: ControlPlane, namespace: str
     manifest["spec"] |= {
         "runId": "2026-11.autumn_1",
         "suspend": True,
+        "cancel": True,
         "weight": 1000,
+        "schedule": {
+            "startTime": "2026-12-01T08:00:00+01:00",
+            "startingDeadlineSeconds": 3600,
+            "endTime": "2026-12-02T20:00:00Z",
+            "windows": [
+                {"days": ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], "from": "00:00", "to": "24:00"},
+                {"from": "22:00", "to": "06:30"},
+            ],
+            "timeZone": "America/Argentina/Buenos_Aires",
+        },
         "rangeSize": 5000,
         "retry": {"initialDelaySeconds": 1, "maxAgeSeconds": 1},
         "onUncertain": "Resend",

@@ -27,7 +27,13 @@ FIXED = {
 FREE = {
     "suspend": {"suspend": True},
     "cancel": {"cancel": True},
-    "schedule": {"schedule": {"endTime": STARTED}},
+    "schedule": {"schedule": {"endTime": STARTED, "startTime": "2026-11-01T08:00:00Z", "startingDeadlineSeconds": 60}},
+    "schedule.windows": {
+        "schedule": {
+            "windows": [{"from": "08:00", "to": "20:00"}, {"days": ["Sat"], "from": "22:00", "to": "24:00"}],
+            "timeZone": "America/Argentina/Buenos_Aires",
+        }
+    },
     "weight": {"weight": 7},
     "senders": {"senders": {"maxReplicas": 3}},
     "retry": {"retry": {"initialDelaySeconds": 5}},

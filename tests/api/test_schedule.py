@@ -181,3 +181,78 @@ def test_an_end_time_that_has_passed_starts_nothing(hand: Hand) -> None:
     hand.apply(custom_resources.relay("ses"), campaign)
     hand.wait_for_reason("autumn", "Failed", "EndTimeReached")
     assert not hand.list("jobs")
+
+
+def window(first: float, last: float) -> Manifest:
+    """A window from so many hours ahead to so many hours ahead, every day."""
+    now = datetime.now(UTC)
+    return {"from": f"{now + timedelta(hours=first):%H:%M}", "to": f"{now + timedelta(hours=last):%H:%M}"}
+
+
+def test_it_is_planned_at_once_and_starts_at_its_start_time(hand: Hand) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=20)
+    planned(hand, schedule={"startTime": time_text(start), "startingDeadlineSeconds": 3600})
+    waiting = hand.wait_for_reason("autumn", "Sending", "WaitingForStart")
+    assert str(time_text(start)) in waiting["message"]
+    assert recipients(hand) == {"planned": 2000, "remaining": 2000}
+    assert "startTime" not in hand.status("autumn")
+    assert not hand.jobs("sender")
+    wait_for("a send Job", lambda: hand.jobs("sender"), seconds=60, interval=0.2)
+    assert datetime.fromisoformat(hand.status("autumn")["startTime"]) >= start
+    hand.send_all("autumn")
+    hand.wait_for_reason("autumn", "Complete", "Complete")
+
+
+def test_applied_long_after_its_start_it_sends_nothing(hand: Hand) -> None:
+    hand.people(10)
+    campaign = custom_resources.campaign("autumn")
+    campaign["spec"]["schedule"] = {"startTime": at(-7200), "startingDeadlineSeconds": 3600}
+    hand.apply(custom_resources.relay("ses"), campaign)
+    failed = hand.wait_for_reason("autumn", "Failed", "StartingDeadlineExceeded")
+    assert "runId" in failed["message"]
+    assert not hand.list("jobs")
+    hand.patch("autumn", {"runId": "2", "schedule": {"startTime": at(-5)}})
+    assert hand.plan() == 0
+    wait_for("run 2 sends", lambda: hand.jobs("sender"), interval=0.2)
+
+
+def test_windows_close_and_open(hand: Hand, operator: OperatorProcess, redis_server: RedisServer) -> None:
+    job = sending(hand, schedule={"windows": [window(-2, 2)]})
+    name = job["metadata"]["name"]
+    hand.send(job, 0)
+
+    def ahead() -> list[float]:
+        """Hours until it closes, opens again and closes again, as the limiter knows them."""
+        use = in_limiter(hand, redis_server.url)
+        turns = [use.open_until, *(t for opening in use.reopens[:1] for t in opening)] if use else []
+        return [round((t - datetime.now(UTC)).total_seconds() / 3600) for t in turns if t]
+
+    wait_for("the limiter knows the windows of the days to come", lambda: ahead() == [2, 22, 26], interval=0.2)
+    hand.patch("autumn", {"schedule": {"windows": [window(2, 4)]}})
+    waiting = hand.wait_for_reason("autumn", "Sending", "WaitingForWindow")
+    assert "they open at" in waiting["message"]
+    assert hand.status("autumn")["phase"] == "Waiting"
+    assert hand.condition("autumn", "Suspended")["status"] == "False"
+    wait_for("the Job is suspended", lambda: hand.get("job", name)["spec"]["suspend"], interval=0.2)
+    wait_for("its pods are gone", lambda: not hand.pods(name), interval=0.2)
+    wait_for("the limiter knows when they open", lambda: ahead()[1:] == [2, 4], interval=0.2)
+    operator.kill()
+    assert ahead()[1:] == [2, 4]  # it holds while the operator is down
+    operator.start()
+    hand.patch("autumn", {"schedule": {"windows": [window(-1, 2)]}})
+    wait_for("the Job goes on", lambda: not hand.get("job", name)["spec"]["suspend"], interval=0.2)
+    hand.wait_for_reason("autumn", "Sending", "Sending")
+    assert len(hand.jobs("sender")) == 1
+    for index in range(1, 4):
+        hand.send(job, index)
+    hand.finish(name)
+    hand.wait_for_reason("autumn", "Complete", "Complete")
+
+
+def test_outside_its_windows_a_campaign_does_not_begin(hand: Hand) -> None:
+    planned(hand, schedule={"windows": [window(2, 4)], "timeZone": "UTC"})
+    hand.wait_for_reason("autumn", "Sending", "WaitingForWindow")
+    assert "startTime" not in hand.status("autumn")
+    assert not hand.jobs("sender")
+    hand.patch("autumn", {"schedule": {"windows": None}})
+    wait_for("a send Job", lambda: hand.jobs("sender"), interval=0.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from mailfleet_sender.contract.rate import Rate
@@ -131,3 +133,30 @@ def test_no_permit_is_booked_after_the_window_has_closed(redis_url: str) -> None
         fleet.admin.set_campaign(ACCOUNT, "a", open_until=fleet.moment(100))
         fleet.run(30)
         assert fleet.mean(22, 30, "a") == pytest.approx(50, rel=0.05)
+
+
+def test_windows_that_were_told_ahead_close_and_open_by_themselves(redis_url: str) -> None:
+    with VirtualFleet(redis_url, "100/s") as fleet:
+        pod = fleet.pod("a")
+        coming = [(fleet.moment(20), fleet.moment(30)), (fleet.moment(40), fleet.moment(50))]
+        fleet.admin.set_campaign(ACCOUNT, "a", open_until=fleet.moment(10), reopens=coming)
+        fleet.run(60)
+        for opens, closes in ((0, 10), (20, 30), (40, 50)):
+            assert fleet.mean(opens + 3, closes, "a") == pytest.approx(100, rel=0.02)
+            assert fleet.used(closes + 1.1, closes + 10, "a") == []
+        assert len(fleet.used(20, 23, "a")) > 0
+        assert fullest_second(fleet.used()) <= 110
+        assert pod.refusals[-1].why is Why.CLOSED
+
+
+def test_a_campaign_told_that_it_is_closed_waits_for_its_first_window(redis_url: str) -> None:
+    with VirtualFleet(redis_url, "100/s") as fleet:
+        fleet.pod("a")
+        closed = datetime.fromtimestamp(0, UTC)
+        fleet.admin.set_campaign(ACCOUNT, "a", open_until=closed, reopens=[(fleet.moment(10), fleet.moment(20))])
+        fleet.run(30)
+        assert fleet.used(0, 10, "a") == []
+        assert fleet.mean(13, 20, "a") == pytest.approx(100, rel=0.02)
+        assert fleet.used(21.1, 30, "a") == []
+        with pytest.raises(ValueError, match="by turns, in order"):
+            fleet.admin.set_campaign(ACCOUNT, "a", open_until=fleet.moment(9), reopens=[(closed, closed)])

@@ -100,7 +100,7 @@ def test_required_is_required(field: FieldInfo, node: dict[str, Any], path: str)
 def test_words_and_bounds_fit(field: FieldInfo, node: dict[str, Any], path: str) -> None:
     kind = inner(field.annotation)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        assert node["enum"] == [word.value for word in kind]
+        assert node.get("items", node)["enum"] == [word.value for word in kind]
     for bound in field.metadata:
         if (least := getattr(bound, "ge", None)) is not None:
             assert node["minimum"] >= least

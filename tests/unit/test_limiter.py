@@ -121,16 +121,20 @@ def test_the_state_counts_only_pods_that_asked_lately() -> None:
     state = read_account(
         {
             "version": "3", "rate": "14", "burst": "1.4", "weight:n/a": "300", "paused:n/a": "1",
-            "until:n/a": str(now),
+            "until:n/a": f"{now} {now + 1_000_000} {now + 2_000_000}",
         },
         {"tat": str(now + 250_000)},
         {"n/a|p0": f"{now - 1} 1 n/a", "n/b|p1": f"{now - 1} 0 n/b", "n/b|p2": f"{now - 1_600_000} 1 n/b"},
         now,
     )  # fmt: skip
+
+    def at(seconds: int) -> datetime:
+        return datetime.fromtimestamp(now / 1e6 + seconds, UTC)
+
     assert (state.version, state.permits_per_second, state.burst, state.paused) == (3, 14.0, 1.4, False)
     assert state.booked_seconds == 0.25
     assert dict(state.campaigns) == {
-        "n/a": CampaignUse(300, True, datetime.fromtimestamp(now / 1e6, UTC), pods=1, hungry_pods=1),
+        "n/a": CampaignUse(300, True, at(0), pods=1, hungry_pods=1, reopens=((at(1), at(2)),)),
         "n/b": CampaignUse(100, False, None, pods=1, hungry_pods=0),
     }
 

@@ -132,6 +132,8 @@ class TestRelays:
         assert not {"ses-smtp", "pem"} & set(view.relay.model_dump_json().split('"'))
 
     def test_one_that_cannot_be_read_says_which_field(self) -> None:
+        zone = {"rate": "1/s", "quota": {"messages": 1, "window": "Day", "timeZone": "Mars/Olympus"}}
+        assert "is no time zone" in str(relay(limits=zone).invalid)
         view = relay("fast")
         assert view.relay is None
         assert "spec.limits.rate" in (view.invalid or "")

@@ -23,6 +23,7 @@ PURE = [
     "scaling",
     "status",
     "views",
+    "windows",
 ]
 REFUSED = [
     "aiohttp",

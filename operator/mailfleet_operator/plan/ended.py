@@ -20,6 +20,7 @@ ENDINGS: Mapping[str, str] = {
     RunState.FAILED: "the run failed",
     RunState.SUPERSEDED: "another runId superseded this run",
     EndReason.END_TIME_REACHED: "schedule.endTime passed before all were mailed",
+    EndReason.STARTING_DEADLINE_EXCEEDED: "it could not start within schedule.startingDeadlineSeconds",
 }
 
 

@@ -1,10 +1,9 @@
-"""The limiter hears each campaign's weight, whether it is paused and until when it may send, so all of that holds
-while the operator is down; a condition tells when it holds mail back.
+"""The limiter hears each campaign's weight, whether it is paused and when it may send, so all of that holds while the
+operator is down; a condition tells when it holds mail back.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import TellLimiter
@@ -12,14 +11,12 @@ from mailfleet_operator.conditions import Condition, Type, true
 from mailfleet_operator.scaling import SATURATED, STARVED
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
+from . import hours
 from .step import Step
 from .trouble import living_reports
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
-
-LATEST = timedelta(seconds=2)
-"""As LATEST in reserve.lua: a permit is used within this time, so none is given in the last of it."""
 
 
 def policy(o: Observation) -> Step | None:
@@ -27,9 +24,9 @@ def policy(o: Observation) -> Step | None:
     spec, relay = o.campaign.spec, o.relay.relay if o.relay else None
     if not (o.ledger and o.ledger.run and spec and relay) or o.ledger.run.state is not RunState.OPEN:
         return None
-    end = spec.schedule.end_time
-    until = end - LATEST if end else None
-    return Step((TellLimiter(relay.account, spec.weight, paused=spec.suspend, open_until=until),), _throttled(o))
+    until, again = hours.ahead(o)
+    tell = TellLimiter(relay.account, spec.weight, paused=spec.suspend, open_until=until, reopens=again)
+    return Step((tell,), _throttled(o))
 
 
 def _throttled(o: Observation) -> tuple[Condition, ...]:
@@ -42,7 +39,7 @@ def _throttled(o: Observation) -> tuple[Condition, ...]:
         return (true(Type.THROTTLED, "RelayThrottling", reports[ReportReason.RELAY_THROTTLING]),)
     before = o.campaign.status.condition(Type.THROTTLED)
     share = STARVED if before and before.status and before.reason == "RateLimit" else SATURATED
-    if o.limit and o.account_rate >= share * o.limit and not o.suspended:
+    if o.limit and o.account_rate >= share * o.limit and not o.held:
         relay = o.relay.relay if o.relay else None
         limit = relay.limits.rate if relay else ""
         return (true(Type.THROTTLED, "RateLimit", f"the relay's limit of {limit} sets the pace"),)

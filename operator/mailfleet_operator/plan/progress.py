@@ -29,7 +29,7 @@ def policy(o: Observation) -> Step | None:
             message = f"deferred recipients wait for another attempt{until}"
             return Step(conditions=(false(Type.SENDING, "WaitingForRetry", message),))
         return None
-    if o.suspended:
+    if o.held:
         return None
     wave = open_waves[0]
     if working_jobs(o):
@@ -37,10 +37,22 @@ def policy(o: Observation) -> Step | None:
     else:
         sending = false(Type.SENDING, "Starting", f"wave {wave.number} ({wave.kind}) waits for its Job")
     patience = max(PATIENCE, timedelta(seconds=3 / o.limit if o.limit else 0))
-    if o.pace.still_for(o.now) <= patience:
+    still = _still(o)
+    if still <= patience:
         return Step(conditions=(sending,))
     message = (
-        f"no recipient came to a verdict for {int(o.pace.still_for(o.now).total_seconds() // 60)} min."
+        f"no recipient came to a verdict for {int(still.total_seconds() // 60)} min."
         " Look at the Jobs and the log of the sender pods"
     )
     return Step(conditions=(sending, true(Type.STALLED, "NoProgress", message)))
+
+
+def _still(o: Observation) -> timedelta:
+    """Since when nothing moved though it might have: a pause and closed windows do not count."""
+    since = [o.now - o.pace.still_for(o.now)]
+    if o.opening:
+        since.append(o.opening.start)
+    resumed = o.campaign.status.condition(Type.SUSPENDED)
+    if resumed and resumed.since:
+        since.append(resumed.since)
+    return o.now - max(since)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def policy(o: Observation) -> Step | None:
     """Make the wave when something is due."""
     spec = o.campaign.spec
-    if o.suspended or spec is None or not (o.ledger and o.ledger.run) or not o.ledger.due:
+    if o.held or spec is None or not (o.ledger and o.ledger.run) or not o.ledger.due:
         return None
     if o.ledger.run.state is not RunState.OPEN:
         return None

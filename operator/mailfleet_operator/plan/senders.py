@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def policy(o: Observation) -> Step | None:
     """Patch the parallelism of the Jobs at work."""
-    if o.suspended or not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
+    if o.held or not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
     wanted, memory = sizes(o)
     actions: list[Action] = []

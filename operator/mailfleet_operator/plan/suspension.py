@@ -1,5 +1,5 @@
-"""`spec.suspend` pauses and resumes: Jobs are suspended, so their pods finish what is in flight, give the rest
-back and end; the limiter is told as well and gives no permit, which takes effect sooner.
+"""`spec.suspend` and closed windows pause a run: Jobs are suspended, so their pods finish what is in flight, give the
+rest back and end; the limiter is told as well and gives no permit, which takes effect sooner.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def policy(o: Observation) -> Step | None:
     """Bring every sender Job to what the spec says."""
     jobs = tuple(
-        SuspendJob(j.name, j.uid, suspend=o.suspended)
+        SuspendJob(j.name, j.uid, suspend=o.held)
         for j in o.own_jobs
-        if j.component == SENDER and not j.over and not j.deleting and j.suspended != o.suspended
+        if j.component == SENDER and not j.over and not j.deleting and j.suspended != o.held
     )
     if not o.suspended:
         return Step(jobs) if jobs else None

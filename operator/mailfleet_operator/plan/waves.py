@@ -39,7 +39,7 @@ def job_name(o: Observation, run: int, wave: int) -> str:
 def _for_wave(o: Observation, run: int, wave: WaveView) -> Action | None:
     if job := o.job(job_name(o, run, wave.number)):
         return _with_job(o, run, wave, job)
-    if o.suspended or not (o.relay and o.relay.relay):
+    if o.held or not (o.relay and o.relay.relay):
         return None
     if wave.open < wave.ranges:
         return MakeRepairWave(run, wave.number)

@@ -27,6 +27,7 @@ class EndReason(StrEnum):
     """Why a run was ended as Failed: the campaign's own schedule said so."""
 
     END_TIME_REACHED = "EndTimeReached"
+    STARTING_DEADLINE_EXCEEDED = "StartingDeadlineExceeded"
 
 
 class WaveKind(StrEnum):

@@ -57,7 +57,7 @@ class Quota(Model):
             raise ValueError("quota.timeZone belongs to window Day: leave it out, or set window to Day")
         try:
             ZoneInfo(self.time_zone or "UTC")
-        except (ValueError, OSError):
+        except (KeyError, ValueError, OSError):
             raise ValueError(
                 f"quota.timeZone: {self.time_zone!r} is no time zone: write an IANA name, as Europe/Berlin"
             ) from None

@@ -40,6 +40,7 @@ class CampaignUse:
         weight: share of the relay.
         paused: told to pause.
         open_until: when its window closes; None: no end.
+        reopens: when it opens and closes again after that.
         pods: that asked in the last 1.5 s (paused, closed and braked campaigns show none).
         hungry_pods: those of them that were given less than they could use.
         brake: when it stops by itself; None: never.
@@ -57,6 +58,7 @@ class CampaignUse:
     sent: int = 0
     failed: int = 0
     faults: int = 0
+    reopens: tuple[tuple[datetime, datetime], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,12 @@ def read_account(
 
 def _use(name: str, limits: Mapping[str, str], counts: Mapping[str, str], asked: list[bool]) -> CampaignUse:
     percent = limits.get(f"brake-percent:{name}")
+    turns = [t for text in limits.get(f"until:{name}", "").split() if (t := _moment(text))]
     return CampaignUse(
         weight=int(limits.get(f"weight:{name}", UNTOLD_WEIGHT)),
         paused=limits.get(f"paused:{name}") == "1",
-        open_until=_moment(limits.get(f"until:{name}")),
+        open_until=turns[0] if turns else None,
+        reopens=tuple(zip(turns[1::2], turns[2::2], strict=False)),
         pods=len(asked),
         hungry_pods=sum(asked),
         brake=Brake(int(percent), int(limits[f"brake-sample:{name}"])) if percent else None,

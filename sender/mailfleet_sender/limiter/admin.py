@@ -77,14 +77,27 @@ class LimiterAdmin:
         weight: int = 100,
         paused: bool = False,
         open_until: datetime | None = None,
+        reopens: Sequence[tuple[datetime, datetime]] = (),
         brake: Brake | None = None,
     ) -> None:
-        """Say a campaign's weight, whether it is paused, until when it may send (None: no end), and its brake.
+        """Say a campaign's weight, whether it is paused, when it may send, and its brake.
+
+        Args:
+            account: of the relay.
+            campaign: namespace/name.
+            weight: its share, at least 1.
+            paused: whether it gets no permits at all.
+            open_until: when it closes (None: never; a time that has passed: it is closed).
+            reopens: when it opens and closes again after that, in order. After the last it stays closed.
+            brake: when it stops by itself.
 
         Raises:
             LimiterUnavailable: Redis does not answer.
-            ValueError: the weight is not positive, or the brake's numbers make no sense.
+            ValueError: the weight is not positive, the times are not in order, or the brake's numbers make no sense.
         """
+        turns = [] if open_until is None else [open_until, *(t for opening in reopens for t in opening)]
+        if turns != sorted(turns) or (reopens and not turns):
+            raise ValueError("a campaign closes and opens by turns, in order, closing first")
         if weight < 1:
             raise ValueError(f"a weight is at least 1, not {weight}")
         if brake and not (0 <= brake.max_failed_percent <= 100 and brake.minimum_sample >= 1):
@@ -92,7 +105,7 @@ class LimiterAdmin:
         said: dict[str, str | int] = {
             "weight": weight,
             "paused": int(paused),
-            "until": int(open_until.timestamp() * 1e6) if open_until else "",
+            "until": " ".join(str(int(t.timestamp() * 1e6)) for t in turns),
             "brake-percent": brake.max_failed_percent if brake else "",
             "brake-sample": brake.minimum_sample if brake else "",
         }

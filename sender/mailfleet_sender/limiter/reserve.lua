@@ -2,7 +2,8 @@
 --
 -- KEYS  limits    hash: version, rate (permits per second), burst, paused, connections, domains (names), domain:NAME (rate),
 --                 quota, quota-days (midnights; none: the last 24 h count);
---                 and per campaign weight:C, paused:C, until:C, brake-percent:C, brake-sample:C, braked:C
+--                 and per campaign weight:C, paused:C, until:C (moments at which it closes and opens by turns, closing first),
+--                 brake-percent:C, brake-sample:C, braked:C
 --       state     hash: tat, v, last, interval, born; slow, slow-at, slowed-at; shut-until, probing; quota-from, quota-used, quota-lost
 --       pods      hash: campaign|pod -> "asked-at hungry campaign"
 --       tags      hash: campaign -> "finish-tag weight asked-at"
@@ -57,8 +58,11 @@ local l = redis.call('HMGET', LIMITS, 'rate', 'burst', 'paused', 'weight:' .. ca
 local limit, burst = tonumber(l[1] or nil), tonumber(l[2] or nil) or 1
 local weight = tonumber(l[4] or nil) or UNTOLD
 local is_paused = l[3] == '1' or l[5] == '1'
-local closes_at = tonumber(l[6] or nil)
-local is_closed = closes_at and now >= closes_at
+local is_closed = false
+for turn in string.gmatch(l[6] or '', '%d+') do
+  if now < tonumber(turn) then break end
+  is_closed = not is_closed
+end
 local connections, limited = tonumber(l[7] or nil) or 0, l[8] or ''
 local quota, days = tonumber(l[9] or nil), l[10]
 local brake_percent, brake_sample, is_braked = tonumber(l[11] or nil), tonumber(l[12] or nil) or 1, l[13]

@@ -1,0 +1,246 @@
+"""Policies of the schedule: start, starting deadline, windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailfleet_operator import plan, status
+from mailfleet_operator.actions import (
+    CloseRun,
+    CreatePlanJob,
+    CreateWaveJob,
+    MakeRetryWave,
+    RecordStart,
+    ScaleJob,
+    StartRun,
+    SuspendJob,
+    TellLimiter,
+)
+from mailfleet_operator.conditions import Condition, Type, time_text
+from mailfleet_operator.pace import Pace, Sample
+from mailfleet_operator.windows import BEGINNING
+from mailfleet_sender.contract.accounts import EndReason, RunState, Totals
+from observations import NOW, ago, campaign, ledger, observation, planned, planning, relay, run, send_job, started
+
+if TYPE_CHECKING:
+    from mailfleet_operator.observation import LedgerView, Observation
+
+BEGINS = (CreateWaveJob, MakeRetryWave, RecordStart, StartRun)
+LATE = CloseRun(5, RunState.FAILED, EndReason.STARTING_DEADLINE_EXCEEDED)
+# NOW is Tuesday, 08:00 UTC.
+OPEN = {"windows": [{"from": "07:00", "to": "10:00"}]}
+CLOSED = {"windows": [{"from": "10:00", "to": "12:00"}]}
+
+
+def at(hours: float) -> datetime:
+    return NOW.replace(hour=0) + timedelta(hours=hours)
+
+
+def done(o: Observation, *kinds: type) -> list[object]:
+    return [a for a in plan.plan(o).actions if isinstance(a, kinds)]
+
+
+def said(o: Observation, type_: Type) -> Condition | None:
+    return next((c for c in plan.plan(o).conditions if c.type is type_), None)
+
+
+def reason(o: Observation, type_: Type = Type.SENDING) -> str:
+    condition = said(o, type_)
+    return condition.reason if condition else ""
+
+
+def waiting(schedule: dict[str, Any], view: LedgerView | None = None, **spec: Any) -> Observation:
+    """A campaign that is planned, with a schedule."""
+    found = campaign(schedule=schedule, **spec)
+    return observation(campaign=found, ledger=view or planned(), jobs=(), pods=())
+
+
+def sending(schedule: dict[str, Any], **changes: Any) -> Observation:
+    """A campaign under way, with a schedule."""
+    return replace(observation(campaign=campaign(started(), schedule=schedule)), **changes)
+
+
+def in_seconds(seconds: float) -> str | None:
+    return time_text(NOW + timedelta(seconds=seconds))
+
+
+class TestStartTime:
+    def test_before_it_the_campaign_is_planned_and_waits(self) -> None:
+        assert done(waiting({"startTime": in_seconds(60)}, planning()), CreatePlanJob)
+        o = waiting({"startTime": in_seconds(60)})
+        assert plan.plan(o).actions == ()
+        assert reason(o) == "WaitingForStart"
+        condition = said(o, Type.SENDING)
+        assert condition
+        assert "2026-12-01T08:01:00Z" in condition.message
+
+    @pytest.mark.parametrize("seconds", [0, -1, -1_000_000])
+    def test_then_it_starts_however_late(self, seconds: float) -> None:
+        assert done(waiting({"startTime": in_seconds(seconds)}), *BEGINS) == [RecordStart(NOW)]
+
+    def test_a_person_who_holds_it_holds_it(self) -> None:
+        o = waiting({"startTime": in_seconds(-60)}, suspend=True)
+        assert plan.plan(o).actions == ()
+        assert reason(o, Type.SUSPENDED) == "BySpec"
+
+    def test_it_means_nothing_once_sending_has_begun(self) -> None:
+        o = sending({"startTime": in_seconds(3600)})
+        assert not done(o, SuspendJob)
+        assert reason(o) == "Sending"
+
+
+class TestStartingDeadline:
+    def exceeded(self, seconds: float, view: LedgerView | None = None, **spec: Any) -> list[object]:
+        schedule = {"startTime": in_seconds(-seconds), "startingDeadlineSeconds": 3600}
+        return done(waiting(schedule, view, **spec), CloseRun)
+
+    def test_within_it_the_run_starts(self) -> None:
+        assert not self.exceeded(3600)
+
+    @pytest.mark.parametrize("view", [planned(), planning()], ids=["planned", "planning"])
+    def test_later_it_is_ended_and_begins_nothing(self, view: LedgerView) -> None:
+        assert self.exceeded(3601, view) == [LATE]
+        schedule = {"startTime": in_seconds(-3601), "startingDeadlineSeconds": 3600}
+        assert not done(waiting(schedule, view), CreatePlanJob, *BEGINS)
+
+    def test_it_holds_without_a_relay_too(self) -> None:
+        schedule = {"startTime": in_seconds(-3601), "startingDeadlineSeconds": 3600}
+        assert done(replace(waiting(schedule), relay=None), CloseRun) == [LATE]
+
+    def test_a_run_that_has_started_goes_on(self) -> None:
+        schedule = {"startTime": in_seconds(-3601), "startingDeadlineSeconds": 3600}
+        assert not done(sending(schedule), CloseRun)
+
+    def test_a_start_that_was_recorded_in_time_counts(self) -> None:
+        schedule = {"startTime": in_seconds(-3601), "startingDeadlineSeconds": 3600}
+        o = observation(campaign=campaign(started(), schedule=schedule), ledger=planned(), jobs=(), pods=())
+        assert not done(o, CloseRun)
+        assert done(o, StartRun)
+
+    def test_while_a_person_holds_it_nothing_is_decided(self) -> None:
+        assert not self.exceeded(1_000_000, suspend=True)
+
+    def test_it_counts_from_the_first_window(self) -> None:
+        schedule = {**OPEN, "startTime": in_seconds(-3 * 3600), "startingDeadlineSeconds": 3600}
+        assert not done(waiting(schedule), CloseRun)  # 05:00; the window opens at 07:00
+        assert done(replace(waiting(schedule), now=at(8.1)), CloseRun) == [LATE]
+
+    def test_the_condition_tells_the_reason(self) -> None:
+        row = run(RunState.FAILED, end_reason="StartingDeadlineExceeded", started_at=None)
+        o = observation(campaign=campaign(), ledger=ledger(RunState.FAILED, run=row, totals=Totals()), jobs=())
+        condition = said(o, Type.FAILED)
+        assert condition
+        assert condition.reason == "StartingDeadlineExceeded"
+        assert "startingDeadlineSeconds" in condition.message
+
+
+class TestWindows:
+    def test_while_they_are_open_it_sends(self) -> None:
+        assert not done(sending(OPEN), SuspendJob)
+        assert reason(sending(OPEN)) == "Sending"
+
+    def test_when_they_close_jobs_are_suspended_and_the_condition_says_until_when(self) -> None:
+        job = send_job()
+        assert done(sending(CLOSED), SuspendJob) == [SuspendJob(job.name, job.uid, suspend=True)]
+        condition = said(sending(CLOSED), Type.SENDING)
+        assert condition
+        assert (condition.status, condition.reason) == (False, "WaitingForWindow")
+        assert "2026-12-01T10:00:00Z" in condition.message
+        assert said(sending(CLOSED), Type.SUSPENDED) is None  # nobody paused it
+
+    def test_when_they_open_jobs_go_on(self) -> None:
+        job = send_job(suspended=True)
+        assert done(sending(OPEN, jobs=(job,)), SuspendJob) == [SuspendJob(job.name, job.uid, suspend=False)]
+
+    def test_a_pause_by_a_person_is_what_is_said(self) -> None:
+        o = observation(campaign=campaign(started(), schedule=CLOSED, suspend=True))
+        assert (reason(o), reason(o, Type.SUSPENDED)) == ("Suspended", "BySpec")
+
+    def test_outside_them_nothing_begins(self) -> None:
+        assert not done(waiting(CLOSED), *BEGINS)
+        assert reason(waiting(CLOSED)) == "WaitingForWindow"
+        assert not done(sending(CLOSED, jobs=(), pods=(), ledger=ledger(due=5)), ScaleJob, *BEGINS)
+
+    def test_in_them_it_starts(self) -> None:
+        assert done(waiting(OPEN), *BEGINS) == [RecordStart(NOW)]
+
+    def test_the_limiter_hears_when_they_close_and_open_in_the_days_to_come(self) -> None:
+        (told,) = done(sending(OPEN), TellLimiter)
+        assert isinstance(told, TellLimiter)
+        margin = timedelta(seconds=2)
+        assert told.open_until == at(10) - margin
+        assert told.reopens[:2] == ((at(31), at(34) - margin), (at(55), at(58) - margin))
+        assert len(told.reopens) == 14
+
+    def test_while_they_are_closed_it_hears_that_and_when_they_open(self) -> None:
+        (told,) = done(sending(CLOSED), TellLimiter)
+        assert isinstance(told, TellLimiter)
+        assert told.open_until == BEGINNING
+        assert told.reopens[0] == (at(10), at(12) - timedelta(seconds=2))
+
+    def test_what_it_is_told_does_not_change_with_every_look(self) -> None:
+        o = sending(OPEN)
+        assert done(o, TellLimiter) == done(replace(o, now=at(9.9)), TellLimiter)
+
+    def test_it_hears_no_more_than_it_can_look_through(self) -> None:
+        many = [{"from": f"{h:02}:00", "to": f"{h:02}:30"} for h in range(16)]
+        (told,) = done(sending({"windows": many}), TellLimiter)
+        assert isinstance(told, TellLimiter)
+        assert len(told.reopens) == 15
+
+    def test_windows_that_do_not_open_before_the_end_say_so(self) -> None:
+        o = sending({**CLOSED, "endTime": time_text(at(9))})
+        condition = said(o, Type.SENDING)
+        assert condition
+        assert "do not open before schedule.endTime" in condition.message
+        (told,) = done(o, TellLimiter)
+        assert isinstance(told, TellLimiter)
+        assert (told.open_until, told.reopens) == (BEGINNING, ())
+
+    def test_a_zone_that_is_not_known_is_named(self) -> None:
+        o = sending({"timeZone": "Mars/Olympus"})
+        assert plan.plan(o).actions == ()
+        condition = said(o, Type.PLANNED)
+        assert condition
+        assert "'Mars/Olympus' is no time zone" in condition.message
+
+    STILL = Pace((Sample(ago(10), 0), Sample(NOW, 0)), 0, 0, ago(7200))
+
+    def test_a_night_without_a_verdict_is_no_stall(self) -> None:
+        assert reason(sending(OPEN, pace=self.STILL), Type.STALLED) == "NoProgress"
+        assert said(sending(CLOSED, pace=self.STILL), Type.STALLED) is None
+        just_opened = {"windows": [{"from": "07:59", "to": "10:00"}]}
+        assert said(sending(just_opened, pace=self.STILL), Type.STALLED) is None
+
+    def test_nor_is_a_pause(self) -> None:
+        resumed = {"type": "Suspended", "status": "False", "lastTransitionTime": time_text(ago(60))}
+        view = campaign({**started(), "conditions": [resumed]})
+        assert said(observation(campaign=view, pace=self.STILL), Type.STALLED) is None
+
+
+class TestEstimate:
+    MOVING = Pace((Sample(ago(10), 0), Sample(NOW, 10)), 0, 0, NOW)  # 10,000 are left at 1/s
+
+    def test_it_counts_open_time_alone(self) -> None:
+        o = sending(OPEN, pace=self.MOVING)
+        assert o.ledger
+        assert status.eta(o, o.ledger) == at(31) + timedelta(seconds=10_000 - 7200)
+
+    def test_while_they_are_closed_there_is_none(self) -> None:
+        o = sending(CLOSED, pace=self.MOVING)
+        assert o.ledger
+        assert status.eta(o, o.ledger) is None
+
+    def test_what_does_not_fit_before_the_end_time_has_none(self) -> None:
+        o = sending({"endTime": in_seconds(9_000)}, pace=self.MOVING)
+        assert o.ledger
+        assert status.eta(o, o.ledger) is None
+
+    def test_a_quota_or_relay_says_nothing_about_it(self) -> None:
+        o = sending({"endTime": in_seconds(11_000)}, pace=self.MOVING, relay=relay("1/s"))
+        assert o.ledger
+        assert status.eta(o, o.ledger) == NOW + timedelta(seconds=10_000)
