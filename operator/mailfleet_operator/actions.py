@@ -137,6 +137,16 @@ class MakeRetryWave:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryFailed:
+    """Make a wave of those that failed with one of these codes, once a generation; it opens a Complete run again."""
+
+    run: int
+    generation: int
+    codes: tuple[str, ...]
+    range_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class SettleRanges:
     """Account for what dead senders left open in ranges that nobody owns any more."""
 
@@ -201,6 +211,7 @@ Action = (
     | FailPod
     | MakeRepairWave
     | MakeRetryWave
+    | RetryFailed
     | SettleRanges
     | AbsorbLate
     | CompleteRun

@@ -205,6 +205,8 @@ class Hands:
                 done = runs.repair_wave(run, wave)
             case actions.MakeRetryWave(run, range_size):
                 done = runs.retry_wave(run, range_size)
+            case actions.RetryFailed(run, generation, codes, range_size):
+                done = runs.retry_failed(run, generation, codes, range_size)
             case actions.SettleRanges(run):
                 done = runs.settle_all(run)
             case actions.AbsorbLate(run):

@@ -101,6 +101,7 @@ def _run(row: RunRow) -> RunView:
         started_at=row.started_at,
         ended_at=row.ended_at,
         end_reason=row.end_reason,
+        retry_generation=row.retry_generation,
     )
 
 

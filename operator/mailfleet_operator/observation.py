@@ -184,6 +184,8 @@ class RunView:
     ended_at: datetime | None = None
     end_reason: str | None = None
     """Why it was ended as Failed."""
+    retry_generation: int = 0
+    """The generation of spec.retryFailed that was done last."""
     snapshot_current: bool = True
     """Whether the stored policy (onUncertain, retry) is what the spec says."""
 

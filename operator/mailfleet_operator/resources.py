@@ -132,6 +132,13 @@ class Schedule(Model):
         return name
 
 
+class RetryFailed(Model):
+    """Who is sent to once more when `generation` is raised: those that failed with one of `codes`."""
+
+    generation: int = Field(ge=1)
+    codes: tuple[str, ...]
+
+
 class CampaignSpec(Model):
     """The parts of an EmailCampaign's spec that steer the operator."""
 
@@ -143,6 +150,7 @@ class CampaignSpec(Model):
     recipients: RecipientsSource
     schedule: Schedule = Schedule()
     senders: Senders = Senders()
+    retry_failed: RetryFailed | None = None
     range_size: int | None = None
     ttl_seconds_after_finished: int = 86_400
 

@@ -95,6 +95,7 @@ def test_campaign_with_every_field_is_accepted(api: ControlPlane, namespace: str
         },
         "rangeSize": 5000,
         "retry": {"initialDelaySeconds": 1, "maxAgeSeconds": 1},
+        "retryFailed": {"generation": 1000000, "codes": ["451", "5.7.133", "Uncertain"]},
         "onUncertain": "Resend",
         "ttlSecondsAfterFinished": 0,
         "senders": {

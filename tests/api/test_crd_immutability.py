@@ -34,6 +34,7 @@ FREE = {
             "timeZone": "America/Argentina/Buenos_Aires",
         }
     },
+    "retryFailed": {"retryFailed": {"generation": 1, "codes": ["4.7.0", "554", "Uncertain"]}},
     "weight": {"weight": 7},
     "senders": {"senders": {"maxReplicas": 3}},
     "retry": {"retry": {"initialDelaySeconds": 5}},

@@ -12,6 +12,7 @@ import redis
 import custom_resources
 from kube import KubectlError
 from mailfleet_operator.conditions import time_text
+from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.ledger import OwnedRange, Positions
 from mailfleet_sender.limiter import LimiterAdmin
 from operator_hand import Hand, OperatorProcess, environment, fresh_ledger
@@ -256,3 +257,21 @@ def test_outside_its_windows_a_campaign_does_not_begin(hand: Hand) -> None:
     assert not hand.jobs("sender")
     hand.patch("autumn", {"schedule": {"windows": None}})
     wait_for("a send Job", lambda: hand.jobs("sender"), interval=0.2)
+
+
+def test_those_that_failed_are_sent_to_once_more_each_time_the_generation_is_raised(hand: Hand) -> None:
+    sending(hand, 500, retryFailed={"generation": 1, "codes": ["250"]})
+    hand.send_all("autumn", kind=OutcomeKind.FAILED)
+    hand.wait_for_reason("autumn", "Complete", "Complete")
+    assert recipients(hand) == {"planned": 500, "failed": 500}
+    assert len(hand.jobs("sender")) == 1  # the generation that it was applied with came to nobody
+    hand.patch("autumn", {"retryFailed": {"generation": 2}})
+    (retry,) = wait_for("wave 2", lambda: hand.list("jobs", "mailfleet.dev/wave=2"), interval=0.2)
+    wait_for("it is open again", lambda: hand.condition("autumn", "Complete")["status"] == "False", interval=0.2)
+    assert "completionTime" not in hand.status("autumn")
+    hand.send(retry, 0)
+    hand.finish(retry["metadata"]["name"])
+    hand.wait_for_reason("autumn", "Complete", "Complete")
+    assert recipients(hand) == {"planned": 500, "sent": 500}
+    with pytest.raises(KubectlError, match="generation only rises"):
+        hand.patch("autumn", {"retryFailed": {"generation": 1}})

@@ -1,4 +1,4 @@
-"""Policies that end a run before everybody was mailed: cancel, end time."""
+"""What a person does to a run under way: cancel, an end time, another try for those that failed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from mailfleet_operator.actions import (
     EnsureRun,
     MakeRetryWave,
     RecordStart,
+    RetryFailed,
     StartRun,
     SuspendJob,
     TellLimiter,
 )
 from mailfleet_operator.conditions import Condition, Type, time_text
-from mailfleet_operator.observation import LedgerView, Observation
-from mailfleet_sender.contract.accounts import EndReason, RunState, Totals
+from mailfleet_operator.observation import LedgerView, Observation, WaveView
+from mailfleet_sender.contract.accounts import EndReason, RunState, Totals, WaveKind
 from observations import (
     NOW,
     ago,
@@ -157,3 +158,41 @@ class TestEndTime:
         assert said(o, Type.FAILED).reason == "EndTimeReached"
         assert "schedule.endTime" in said(o, Type.FAILED).message
         assert "runId" in said(o, Type.FAILED).message
+
+
+class TestRetryFailed:
+    COMPLETE = ledger(RunState.COMPLETE, totals=Totals(planned=900, sent=500, failed=400), waves=DONE["waves"])
+
+    def asked(self, view: LedgerView | None = None, **spec: Any) -> Observation:
+        asked = {"generation": 2, "codes": ["5.7.1", "Uncertain"]}
+        found = campaign(started(), retryFailed=asked, **spec)
+        return observation(campaign=found, ledger=view or self.COMPLETE, jobs=(), pods=())
+
+    def test_a_raised_generation_sends_to_them_once_more(self) -> None:
+        assert done(self.asked(), RetryFailed) == [RetryFailed(5, 2, ("5.7.1", "Uncertain"), 1000)]
+
+    def test_so_it_does_while_the_run_is_open(self) -> None:
+        assert done(self.asked(ledger()), RetryFailed)
+
+    @pytest.mark.parametrize("generation", [2, 3])
+    def test_a_generation_that_was_done_is_not_done_again(self, generation: int) -> None:
+        row = run(RunState.COMPLETE, retry_generation=generation)
+        assert not done(self.asked(replace(self.COMPLETE, run=row)), RetryFailed)
+
+    @pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.FAILED, RunState.SUPERSEDED, RunState.PLANNED])
+    def test_a_run_that_has_not_started_or_was_ended_is_left_alone(self, state: RunState) -> None:
+        assert not done(self.asked(ledger(state)), RetryFailed)
+
+    def test_the_wave_of_an_earlier_generation_is_waited_for(self) -> None:
+        retry = WaveView(2, WaveKind.RETRY, ranges=1, finished=0, open=1)
+        assert not done(self.asked(ledger(waves=(main_wave(), retry))), RetryFailed)
+
+    @pytest.mark.parametrize(
+        "spec", [{"suspend": True}, {"cancel": True}, {"schedule": {"endTime": time_text(ago(1))}}], ids=str
+    )
+    def test_what_is_in_the_way_is_named(self, spec: dict[str, Any]) -> None:
+        o = self.asked(**spec)
+        assert not done(o, RetryFailed)
+        (name,) = spec if "schedule" not in spec else ("endTime",)
+        assert "retryFailed waits" in said(o, Type.COMPLETE).message
+        assert name in said(o, Type.COMPLETE).message

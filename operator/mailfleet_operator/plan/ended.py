@@ -8,6 +8,7 @@ from mailfleet_operator.actions import AbsorbLate, DeleteJob, ForgetInLimiter
 from mailfleet_operator.conditions import Type, false, true
 from mailfleet_sender.contract.accounts import EndReason, RunState
 
+from . import retry_failed
 from .step import Step
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def policy(o: Observation) -> Step | None:
     planned = true(Type.PLANNED, "Planned", f"{t.planned} recipients, {t.skipped} of them skipped")
     if run.state is RunState.COMPLETE:
         message = f"all {t.planned} accounted for: {t.sent} sent, {t.skipped} skipped, {t.failed} failed"
+        if retry_failed.is_asked_for(o) and (why := retry_failed.waits_for(o)):
+            message += f". retryFailed waits: {why}"
         end = true(Type.COMPLETE, "Complete", message)
     else:
         why = run.end_reason or str(run.state)
