@@ -126,7 +126,7 @@ class Operator:
             slow = self._ticked_at >= slow_at
             if slow:
                 slow_at = self._ticked_at + SLOW_SECONDS
-            await self._reconciler.ping()
+            await self._reconciler.survey()
             watched, memories = self._observer.watched, self._observer.memories
             for name in list(memories):
                 if slow or not memories[name].ended:

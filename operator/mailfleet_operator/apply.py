@@ -19,10 +19,10 @@ from .conditions import Condition, Type, true
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mailfleet_sender.contract.campaign import Campaign
-    from mailfleet_sender.limiter import LimiterAdmin
+    from mailfleet_sender.limiter import AccountState, LimiterAdmin
 
     from .cluster import Cluster
     from .ledger import Ledger
@@ -100,9 +100,16 @@ class Hands:
         self._with_limiter(partial(self._limiter.write_limits, settings.account, version, AccountLimits.of(settings)))
         return self.limiter_trouble
 
-    def ping(self) -> None:
-        """See whether the limiter answers."""
-        self._with_limiter(self._limiter.ping)
+    def survey(self, accounts: Iterable[str]) -> dict[str, AccountState]:
+        """See whether the limiter answers, and what it knows of these accounts; nothing, if it does not."""
+        found: dict[str, AccountState] = {}
+
+        def ask() -> None:
+            self._limiter.ping()
+            found.update({account: self._limiter.state(account) for account in accounts})
+
+        self._with_limiter(ask)
+        return found
 
     def forget(self, account: str, campaign: str) -> None:
         """Take a campaign that is gone out of the limiter."""

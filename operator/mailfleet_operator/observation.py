@@ -255,6 +255,8 @@ class Observation:
     pace: Pace = field(default_factory=Pace)
     account_rate: float = 0.0
     """Recipients per second of all campaigns that share the relay's account."""
+    quota_room_at: datetime | None = None
+    """The account's quota is used up until then; None: it is not."""
     scaling: Memory = field(default_factory=Memory)
     image: str = ""
     """The sender's image as configured now."""

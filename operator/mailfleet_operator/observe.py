@@ -18,6 +18,8 @@ from .pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from mailfleet_sender.limiter import AccountState
+
     from .batching import Batched
     from .observation import CampaignView, JobView, PodView, Refusal, RelayView
     from .settings import Settings
@@ -86,6 +88,8 @@ class Observer:
         self.memories: dict[Name, CampaignMemory] = {}
         self.limiter_trouble: str | None = None
         """Why the limiter did not answer when it was last asked."""
+        self.accounts: dict[str, AccountState] = {}
+        """What it knew of the relays' accounts then."""
 
     async def observe(self, name: Name) -> Observation | None:
         """Everything about one campaign; None: it is not there."""
@@ -116,6 +120,7 @@ class Observer:
             limiter_trouble=self.limiter_trouble,
             pace=memory.pace,
             account_rate=self._account_rate(memory.account),
+            quota_room_at=_room_at(self.accounts.get(memory.account), now),
             scaling=memory.scaling,
             image=self._settings.image.name,
         )
@@ -148,6 +153,12 @@ class Observer:
 
     def _account_rate(self, account: str) -> float:
         return sum(m.pace.per_second for m in self.memories.values() if account and m.account == account)
+
+
+def _room_at(account: AccountState | None, now: datetime) -> datetime | None:
+    """When there is room for mail again, if the account's quota or one that the relay keeps itself is used up."""
+    found = (account.quota.room_at if account and account.quota else None, account.exhausted_until if account else None)
+    return max((at for at in found if at and at > now), default=None)
 
 
 def _newest(campaign: CampaignView, memory: CampaignMemory) -> CampaignView:

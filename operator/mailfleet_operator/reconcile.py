@@ -75,9 +75,10 @@ class Reconciler:
             jobs = deletions(self._observer.watched.jobs_in(key.namespace))
             await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
 
-    async def ping(self) -> None:
-        """Ask the limiter whether it is there."""
-        await self._in_thread(self._hands.ping)
+    async def survey(self) -> None:
+        """Ask the limiter whether it is there, and what it knows of the accounts in use."""
+        accounts = {m.account for m in self._observer.memories.values() if m.account and not m.ended}
+        self._observer.accounts = await self._in_thread(partial(self._hands.survey, sorted(accounts)))
         self._observer.limiter_trouble = self._hands.limiter_trouble
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

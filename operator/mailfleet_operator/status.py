@@ -122,6 +122,7 @@ PHASES_WITHOUT_SENDING = {
     "Cancelling": "Cancelling",
     "Ending": "Ending",
     "WaitingForWindow": "Waiting",
+    "WaitingForQuota": "Waiting",
 }
 """Phases of an open run by the reason why it does not send."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -275,3 +276,24 @@ def test_those_that_failed_are_sent_to_once_more_each_time_the_generation_is_rai
     assert recipients(hand) == {"planned": 500, "sent": 500}
     with pytest.raises(KubectlError, match="generation only rises"):
         hand.patch("autumn", {"retryFailed": {"generation": 1}})
+
+
+def test_a_used_up_quota_is_waited_for(hand: Hand, redis_server: RedisServer) -> None:
+    def quota(messages: int) -> None:
+        limits = {"rate": "1000/s", "quota": {"messages": messages}}
+        hand.kubectl("patch", "emailrelay", "ses", "--type=merge", "-p", json.dumps({"spec": {"limits": limits}}))
+
+    sending(hand)
+    quota(100)
+    account = f"{hand.namespace}/ses"
+    with redis.Redis.from_url(redis_server.url) as client:
+        admin = LimiterAdmin(client)
+        wait_for("the limiter knows the quota", lambda: admin.state(account).quota is not None, interval=0.2)
+        assert admin.write_usage(account, [(datetime.now(UTC), 100)])
+    waiting = hand.wait_for_reason("autumn", "Sending", "WaitingForQuota")
+    assert "the relay's quota of 100 messages in 24 hours is used up: sending goes on at" in waiting["message"]
+    assert hand.condition("autumn", "Throttled")["reason"] == "WaitingForQuota"
+    assert hand.status("autumn")["phase"] == "Waiting"
+    quota(1000)
+    hand.wait_for_reason("autumn", "Sending", "Sending")
+    assert hand.condition("autumn", "Throttled")["status"] == "False"

@@ -139,6 +139,17 @@ def test_the_state_counts_only_pods_that_asked_lately() -> None:
     }
 
 
+def test_the_state_tells_until_when_the_relay_is_left_alone() -> None:
+    now = 1_790_000_000_000_000
+
+    def until(moment: str) -> datetime | None:
+        return read_account({"version": "1"}, {"shut-until": moment}, {}, now).exhausted_until
+
+    assert until("") is None
+    assert until(str(now)) is None
+    assert until(str(now + 600_000_000)) == datetime.fromtimestamp(now / 1e6 + 600, UTC)
+
+
 @pytest.mark.parametrize("open_client", [open_limiter, open_limiter_admin])
 def test_a_url_of_something_else_is_refused_without_repeating_it(open_client: object) -> None:
     assert callable(open_client)

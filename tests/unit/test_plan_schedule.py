@@ -210,16 +210,62 @@ class TestWindows:
 
     STILL = Pace((Sample(ago(10), 0), Sample(NOW, 0)), 0, 0, ago(7200))
 
+    def after(self, reason: str, *, sends: bool = False) -> Observation:
+        """Windows that are open, and what the status said at the look before."""
+        condition = {
+            "type": "Sending",
+            "status": str(sends),
+            "reason": reason,
+            "lastTransitionTime": time_text(ago(60)),
+        }
+        view = campaign({**started(), "conditions": [condition]}, schedule=OPEN)
+        return observation(campaign=view, pace=self.STILL)
+
     def test_a_night_without_a_verdict_is_no_stall(self) -> None:
         assert reason(sending(OPEN, pace=self.STILL), Type.STALLED) == "NoProgress"
         assert said(sending(CLOSED, pace=self.STILL), Type.STALLED) is None
-        just_opened = {"windows": [{"from": "07:59", "to": "10:00"}]}
-        assert said(sending(just_opened, pace=self.STILL), Type.STALLED) is None
 
-    def test_nor_is_a_pause(self) -> None:
-        resumed = {"type": "Suspended", "status": "False", "lastTransitionTime": time_text(ago(60))}
-        view = campaign({**started(), "conditions": [resumed]})
-        assert said(observation(campaign=view, pace=self.STILL), Type.STALLED) is None
+    @pytest.mark.parametrize("waited", ["WaitingForWindow", "WaitingForQuota", "Suspended"])
+    def test_nor_is_the_first_look_after_it(self, waited: str) -> None:
+        assert said(self.after(waited), Type.STALLED) is None
+
+    def test_nor_are_the_minutes_in_which_it_sends_again(self) -> None:
+        assert said(self.after("Sending", sends=True), Type.STALLED) is None
+        later = replace(self.after("Sending", sends=True), now=ago(-90))
+        assert reason(later, Type.STALLED) == "NoProgress"
+
+    def test_a_job_that_does_not_start_is_a_stall(self) -> None:
+        assert reason(self.after("Starting"), Type.STALLED) == "NoProgress"
+
+
+class TestQuota:
+    UNTIL = NOW + timedelta(minutes=5)
+
+    def used_up(self, **limits: Any) -> Observation:
+        return observation(quota_room_at=self.UNTIL, relay=relay(limits={"rate": "1000/s", **limits}))
+
+    def test_a_used_up_quota_is_named_with_the_time_of_its_end(self) -> None:
+        o = self.used_up(quota={"messages": 50_000})
+        for type_ in (Type.SENDING, Type.THROTTLED):
+            condition = said(o, type_)
+            assert condition
+            assert condition.reason == "WaitingForQuota"
+            assert "50000 messages in 24 hours" in condition.message
+            assert "2026-12-01T08:05:00Z" in condition.message
+        assert status.of_campaign(o, plan.plan(o))["phase"] == "Waiting"
+
+    def test_the_relays_own_quota_is_told_apart(self) -> None:
+        condition = said(self.used_up(), Type.SENDING)
+        assert condition
+        assert "the relay says" in condition.message
+
+    def test_waiting_for_it_is_no_stall_and_no_reason_for_more_senders(self) -> None:
+        o = replace(self.used_up(), pace=TestWindows.STILL)
+        assert said(o, Type.STALLED) is None
+        assert not done(o, ScaleJob, SuspendJob)
+
+    def test_outside_the_windows_they_are_what_is_waited_for(self) -> None:
+        assert reason(replace(sending(CLOSED), quota_room_at=self.UNTIL)) == "WaitingForWindow"
 
 
 class TestEstimate:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(seconds=120)
 """A pod starts in seconds and a takeover waits a lease of 15: two minutes without a verdict are no waiting."""
 
+WAITING = frozenset({"Suspended", "WaitingForWindow", "WaitingForQuota"})
+"""Reasons of Sending, in the look before, from which a run comes back without a verdict for a long time."""
+
 
 def policy(o: Observation) -> Step | None:
     """Say it for a run that is open."""
@@ -29,7 +32,7 @@ def policy(o: Observation) -> Step | None:
             message = f"deferred recipients wait for another attempt{until}"
             return Step(conditions=(false(Type.SENDING, "WaitingForRetry", message),))
         return None
-    if o.held:
+    if o.held or o.quota_room_at:
         return None
     wave = open_waves[0]
     if working_jobs(o):
@@ -48,11 +51,11 @@ def policy(o: Observation) -> Step | None:
 
 
 def _still(o: Observation) -> timedelta:
-    """Since when nothing moved though it might have: a pause and closed windows do not count."""
-    since = [o.now - o.pace.still_for(o.now)]
-    if o.opening:
-        since.append(o.opening.start)
-    resumed = o.campaign.status.condition(Type.SUSPENDED)
-    if resumed and resumed.since:
-        since.append(resumed.since)
-    return o.now - max(since)
+    """Since when nothing moved though it might have: a pause, closed windows and a used up quota do not count."""
+    still = o.pace.still_for(o.now)
+    if before := o.campaign.status.condition(Type.SENDING):
+        if before.reason in WAITING:
+            return timedelta(0)
+        if before.status and before.since:
+            return min(still, o.now - before.since)
+    return still

@@ -23,6 +23,8 @@ def policy(o: Observation) -> Step | None:
     """Patch the parallelism of the Jobs at work."""
     if o.held or not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
+    if o.quota_room_at:
+        return None  # more senders would not help, and these will be wanted
     wanted, memory = sizes(o)
     actions: list[Action] = []
     for job in working_jobs(o):

@@ -97,6 +97,7 @@ class AccountState:
         connections: that all pods together may hold; None: any number.
         domain_rates: permits per second of domains with a limit.
         quota: None: there is none.
+        exhausted_until: the relay said that a quota of its own is used up: nothing is asked of it until then.
     """
 
     version: int | None
@@ -110,6 +111,7 @@ class AccountState:
     connections: int | None = None
     domain_rates: Mapping[str, float] = field(default_factory=dict)
     quota: QuotaUse | None = None
+    exhausted_until: datetime | None = None
 
     @property
     def slowed(self) -> bool:
@@ -155,6 +157,7 @@ def read_account(
         connections=int(limits["connections"]) if "connections" in limits else None,
         domain_rates={d: float(limits[f"domain:{d}"]) for d in limits.get("domains", "").split()},
         quota=_quota(limits, quota or {}, now),
+        exhausted_until=_ahead(state.get("shut-until"), now),
     )
 
 
@@ -176,6 +179,10 @@ def _use(name: str, limits: Mapping[str, str], counts: Mapping[str, str], asked:
 
 def _moment(microseconds: str | int | None) -> datetime | None:
     return datetime.fromtimestamp(int(microseconds) / 1e6, UTC) if microseconds else None
+
+
+def _ahead(microseconds: str | None, now: int) -> datetime | None:
+    return _moment(microseconds) if microseconds and int(microseconds) > now else None
 
 
 def _quota(limits: Mapping[str, str], taken: Mapping[str, str], now: int) -> QuotaUse | None:
