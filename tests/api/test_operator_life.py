@@ -99,6 +99,8 @@ def test_suspended_at_creation_stops_after_the_plan_and_goes_on_when_resumed(han
     status = hand.status("autumn")
     assert status["recipients"]["planned"] == status["recipients"]["remaining"] == 1000
     assert "startTime" not in status
+    said = hand.condition("autumn", "Planned")["message"]
+    assert said == "1000 recipients, 0 of them skipped; at the relay's limit the others take 1 s"
     assert not hand.jobs("sender")
     hand.patch("autumn", {"suspend": False})
     wait_for("a send Job", lambda: hand.jobs("sender"), interval=0.2)

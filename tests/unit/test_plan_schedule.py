@@ -290,3 +290,45 @@ class TestEstimate:
         o = sending({"endTime": in_seconds(11_000)}, pace=self.MOVING, relay=relay("1/s"))
         assert o.ledger
         assert status.eta(o, o.ledger) == NOW + timedelta(seconds=10_000)
+
+
+class TestForecast:
+    """planned() has 20,000 recipients, 19,000 of them to be mailed."""
+
+    def planned_says(self, schedule: dict[str, Any], rate: str = "1000/s", **spec: Any) -> str:
+        condition = said(replace(waiting(schedule, **spec), relay=relay(rate)), Type.PLANNED)
+        assert condition
+        assert condition.status
+        return condition.message
+
+    @pytest.mark.parametrize(
+        ("rate", "takes"), [("1000/s", "19 s"), ("10/s", "32 min"), ("1/s", "5.3 h"), ("1/m", "13.2 days")]
+    )
+    def test_a_plan_says_how_long_it_takes(self, rate: str, takes: str) -> None:
+        assert self.planned_says({}, rate, suspend=True) == (
+            f"20000 recipients, 1000 of them skipped; at the relay's limit the others take {takes}"
+        )
+
+    def test_it_says_what_does_not_fit_before_the_end_time(self) -> None:
+        schedule = {"endTime": in_seconds(16_700)}
+        assert self.planned_says(schedule, "1/s", suspend=True).endswith("does not fit its window, 2,300 left")
+        assert "does not fit" not in self.planned_says({"endTime": in_seconds(19_000)}, "1/s")
+
+    def test_it_counts_from_the_start_time_and_within_the_windows(self) -> None:
+        schedule = {**OPEN, "startTime": time_text(at(33)), "endTime": time_text(at(56))}
+        assert "19,000" not in self.planned_says(schedule, "1/s")
+        assert self.planned_says(schedule, "1/s").endswith(f"{19_000 - 2 * 3600:,} left")
+
+    def test_an_end_that_is_too_far_to_be_seen_says_nothing(self) -> None:
+        schedule = {**OPEN, "endTime": time_text(NOW + timedelta(days=60))}
+        assert "does not fit" not in self.planned_says(schedule, "1/h")
+
+    def test_it_does_not_change_with_every_look(self) -> None:
+        o = replace(waiting({"endTime": in_seconds(900)}), relay=relay("1/s"))
+        words = {said(replace(o, now=NOW + timedelta(seconds=s)), Type.PLANNED) for s in range(0, 300, 2)}
+        assert len(words) == 1
+
+    def test_once_it_sends_the_estimate_tells_more(self) -> None:
+        condition = said(sending({}), Type.PLANNED)
+        assert condition
+        assert "take" not in condition.message

@@ -12,6 +12,7 @@ from mailfleet_operator.conditions import Condition, Type, false, true
 from mailfleet_operator.observation import PLANNER
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
+from . import forecast
 from .step import Step
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def policy(o: Observation) -> Step | None:
     run, totals = o.ledger.run, o.ledger.totals
     if run.state is not RunState.PLANNING:
         message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
+        if run.state is RunState.PLANNED:
+            message += forecast.words(o)
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
     own = [j for j in jobs if j.owner_uid == o.campaign.uid and not j.deleting]
