@@ -104,7 +104,7 @@ def _cut(found: Iterable[Opening], end: datetime | None) -> Iterator[Opening]:
             yield Opening(opening.start, end)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _of_days(windows: tuple[Window, ...], time_zone: str, today: date) -> tuple[Opening, ...]:
     """From two days before `today` on; kept, since campaigns are looked at all the time."""
     zone = ZoneInfo(time_zone)
