@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailfleet_sender.contract.accounts import Totals
+from mailfleet_sender.contract.accounts import RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, retain
 
 from .observation import LedgerView, RunView, WaveView
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mailfleet_sender.contract.accounts import Report
     from mailfleet_sender.contract.relay import Relay
     from mailfleet_sender.ledger import Deferrals, Retained, RunRow, WaveRow
+
+
+KEPT = 1000
+"""Plans of which is remembered why they skip recipients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.runs = Runs(engine)
         self._engine = engine
+        self._skipped: dict[tuple[int, int | None], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
     def connect(cls, url: str, *, connections: int) -> Ledger:
@@ -73,8 +78,18 @@ class Ledger:
                 orphans=row.id in unowned,
                 late=late.get(row.id, 0),
                 reports=tuple(reports[row.id]),
+                skipped=self._reasons(row) if row.state is RunState.PLANNED and row.skipped else (),
             )
         return views
+
+    def _reasons(self, row: RunRow) -> tuple[tuple[str, int], ...]:
+        """Why a plan skips recipients; read once a plan, whose pages never change."""
+        plan = (row.id, row.plan_id)
+        if plan not in self._skipped:
+            if len(self._skipped) >= KEPT:
+                self._skipped.clear()
+            self._skipped[plan] = tuple(self.runs.skipped(row.id).items())
+        return self._skipped[plan]
 
     def _rows(self, keys: Sequence[RunKey]) -> dict[tuple[str, str], list[RunRow]]:
         rows: dict[tuple[str, str], list[RunRow]] = defaultdict(list)

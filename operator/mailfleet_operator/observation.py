@@ -232,6 +232,8 @@ class LedgerView:
     late: int = 0
     """Outcomes that arrived after their range had ended."""
     reports: tuple[Report, ...] = ()
+    skipped: tuple[tuple[str, int], ...] = ()
+    """Why the plan skips recipients, and how many: until the run starts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,18 @@ def test_suspended_at_creation_stops_after_the_plan_and_goes_on_when_resumed(han
     assert hand.status("autumn")["startTime"]
 
 
+def test_a_plan_says_why_recipients_are_skipped(hand: Hand) -> None:
+    hand.people(10)
+    hand.sql("UPDATE subscribers SET email = 'nobody' WHERE id <= 2")
+    hand.sql("UPDATE subscribers SET email = 'P10@example.com' WHERE id = 9")
+    hand.apply(relay(), campaign(suspend=True))
+    assert hand.plan() == 0
+    said = hand.wait_for_reason("autumn", "Planned", "Planned")["message"]
+    assert said.startswith(
+        "10 recipients, 3 of them skipped (2 InvalidAddress, 1 DuplicateAddress); at the relay's limit"
+    )
+
+
 def test_a_typo_found_before_the_start_is_mended_by_an_edit(hand: Hand) -> None:
     planned(hand, suspend=True)
     hand.wait_for_reason("autumn", "Planned", "Planned")

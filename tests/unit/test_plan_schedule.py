@@ -309,6 +309,12 @@ class TestForecast:
             f"20000 recipients, 1000 of them skipped; at the relay's limit the others take {takes}"
         )
 
+    def test_it_says_why_recipients_are_skipped(self) -> None:
+        view = planned(skipped=(("DuplicateAddress", 900), ("Excluded", 100)))
+        condition = said(waiting({}, view, suspend=True), Type.PLANNED)
+        assert condition
+        assert "1000 of them skipped (900 DuplicateAddress, 100 Excluded); at" in condition.message
+
     def test_it_says_what_does_not_fit_before_the_end_time(self) -> None:
         schedule = {"endTime": in_seconds(16_700)}
         assert self.planned_says(schedule, "1/s", suspend=True).endswith("does not fit its window, 2,300 left")

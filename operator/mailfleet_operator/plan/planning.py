@@ -30,7 +30,8 @@ def policy(o: Observation) -> Step | None:
     if run.state is not RunState.PLANNING:
         message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
         if run.state is RunState.PLANNED:
-            message += forecast.words(o)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in o.ledger.skipped)
+            message += f" ({reasons})" * bool(reasons) + forecast.words(o)
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
     own = [j for j in jobs if j.owner_uid == o.campaign.uid and not j.deleting]

@@ -12,8 +12,8 @@ from mailfleet_sender.contract.accounts import Report, ReportReason, RunState, T
 from mailfleet_sender.contract.campaign import OnUncertain
 
 from .connection import available
-from .tables import COUNTERS, deferral, late_outcome, range_, report, run
-from .values import Deferrals, RunRow, Timing, WaveRow
+from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
+from .values import SKIPPED_WAVE, Deferrals, RunRow, Timing, WaveRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,6 +147,19 @@ class Books:
                 values: dict[str, Any] = {**row, "kind": WaveKind(row["kind"])}
                 found.setdefault(row["run"], []).append(WaveRow(**values))
         return found
+
+    def skipped(self, run_id: int) -> dict[str, int]:
+        """Why recipients of a run's plan are skipped: reason -> how many, the most first. Reads all their pages."""
+        count = func.sum(func.cardinality(page.c["keys"]))
+        query = (
+            select(page.c.reason, count)
+            .join_from(run, page, (page.c.run == run.c.id) & (page.c.plan == run.c.plan_id))
+            .where(run.c.id == run_id, page.c.wave == SKIPPED_WAVE)
+            .group_by(page.c.reason)
+            .order_by(count.desc(), page.c.reason)
+        )
+        with available(), self._engine.connect() as connection:
+            return {str(row[0]): int(row[1]) for row in connection.execute(query)}
 
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""
