@@ -33,7 +33,8 @@ def ended(stage: Stage) -> None:
     assert recipients["remaining"] == recipients["deferred"] == recipients["uncertain"] == 0
     assert recipients["cancelled"] > 0
     assert arrived.total() == len(arrived) == recipients["sent"]
-    mailed = {address for key, address in stage.expected().items() if stage.verdicts().get(key) == ["sent"]}
+    verdicts = stage.verdicts()
+    mailed = {address for key, address in stage.expected().items() if verdicts.get(key) == ["sent"]}
     assert set(arrived) == mailed
 
 
@@ -60,7 +61,8 @@ def test_the_end_time_ends_it(make_stage: Callable[..., Stage]) -> None:
     stage.apply()
     stage.until_accepted(50)
     stage.until_condition("Failed", reason="EndTimeReached", seconds=150)
-    assert max(e["time"] for e in stage.accepted()) < end.timestamp() + 5  # a permit of the last second may be used a little later
+    # A permit of the last second may be used a little later.
+    assert max(e["time"] for e in stage.accepted()) < end.timestamp() + 5
     ended(stage)
 
 
