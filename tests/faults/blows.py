@@ -59,9 +59,12 @@ def _succeed(scene: Scene, victim: Sender) -> None:
     """Another process for the victim's range, until it owns it."""
     (before,) = scene.sql("SELECT epoch FROM range WHERE run = %s AND wave = 1 AND idx = %s",
                           scene.fleet.run, victim.index)[0]  # fmt: skip
-    scene.fleet.spawn(victim.wave, victim.index)
+    successor = scene.fleet.spawn(victim.wave, victim.index)
 
     def taken() -> bool:
+        nonlocal successor
+        if successor.process.poll() is not None:  # another blow struck it while it waited
+            successor = scene.fleet.spawn(victim.wave, victim.index)
         ((epoch, state),) = scene.sql(
             "SELECT epoch, state FROM range WHERE run = %s AND wave = 1 AND idx = %s", scene.fleet.run, victim.index
         )
