@@ -111,7 +111,7 @@ def test_windows_close_and_open_with_the_operator_stopped(make_stage: Callable[.
 
 
 def test_a_used_up_quota_is_waited_for(make_stage: Callable[..., Stage]) -> None:
-    stage = make_stage("quota", relay={"limits": {"rate": "1000/s", "quota": {"messages": 500}}})
+    stage = make_stage("used-up-quota", relay={"limits": {"rate": "1000/s", "quota": {"messages": 500}}})
     stage.fill(2_000)
     stage.apply_relay()
     stage.apply()
