@@ -11,10 +11,14 @@ import pytest
 
 from custom_resources import CRDS
 from kube import KubectlError
+from operator_hand import Hand, OperatorProcess, fresh_ledger
 from services import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kube import ControlPlane
+    from services import PostgresServer, RedisServer
 
 KINDS = ("emailcampaign", "emailrelay")
 _numbers = itertools.count(1)
@@ -42,3 +46,29 @@ def namespace(api: ControlPlane) -> str:
     name = f"marketing-{next(_numbers)}"
     api.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture(scope="module")
+def ledger_url(postgres: PostgresServer) -> str:
+    """A ledger for the module's operator."""
+    return fresh_ledger(postgres.database)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api: ControlPlane, ledger_url: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """An operator for the tests of a module; what it logs has no traceback."""
+    folder = tmp_path_factory.mktemp("operator")
+    with OperatorProcess(api, folder, ledger_url=ledger_url, redis_url=redis_server.url) as process:
+        yield process
+        text = process.log.read_text()
+        assert "Traceback" not in text, text[-6000:]
+
+
+@pytest.fixture
+def hand(operator: OperatorProcess, api: ControlPlane, namespace: str, ledger_url: str, database_url: str) -> Hand:
+    """A person with that operator, a namespace and an empty database for recipients."""
+    if not operator.lives:
+        operator.start()
+    return Hand(api, namespace, ledger_url, database_url)

@@ -14,39 +14,14 @@ import custom_resources
 from kube import KubectlError
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.ledger import OwnedRange, Positions
-from operator_hand import Hand, OperatorProcess, environment, fresh_ledger
+from operator_hand import Hand, OperatorProcess, environment
 from services import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kube import ControlPlane
-    from services import PostgresServer, RedisServer
+    from services import RedisServer
 
 Manifest = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def ledger_url(postgres: PostgresServer) -> str:
-    return fresh_ledger(postgres.database)
-
-
-@pytest.fixture(scope="module")
-def operator(
-    api: ControlPlane, ledger_url: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    folder = tmp_path_factory.mktemp("operator")
-    with OperatorProcess(api, folder, ledger_url=ledger_url, redis_url=redis_server.url) as process:
-        yield process
-        text = process.log.read_text()
-        assert "Traceback" not in text, text[-6000:]
-
-
-@pytest.fixture
-def hand(operator: OperatorProcess, api: ControlPlane, namespace: str, ledger_url: str, database_url: str) -> Hand:
-    if not operator.lives:
-        operator.start()
-    return Hand(api, namespace, ledger_url, database_url)
 
 
 def campaign(**spec: Any) -> Manifest:
