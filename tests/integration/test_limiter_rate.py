@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from virtual_fleet import ACCOUNT, VirtualFleet, fullest_second
@@ -84,6 +84,7 @@ def test_a_round_trip_longer_than_the_grace_sends_nothing_rather_than_late(redis
     ),
     seed=st.integers(0, 1000),
 )  # fmt: skip
+@example(rate="100/s", steps=[(1.0, "come"), (1.0, "flush"), (1.0, "flush"), (0.5, "go")], seed=0)
 @MANY
 def test_no_second_of_one_campaign_holds_more_than_limit_and_burst_while_pods_come_and_go(
     redis_server: RedisServer, rate: str, steps: list[tuple[float, str]], seed: int

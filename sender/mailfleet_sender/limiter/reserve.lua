@@ -42,6 +42,7 @@ local RETURN = 0.05 / 60000000       -- of the limit, that comes back in a micro
 local SHUT, PROBE = 600000000, 10000000 -- the relay says that its quota is used up; a probe that nobody heard of again
 local BUCKET, BUCKETS = 300000000, 289 -- 24 h of 5 minute buckets, and one more for mail that the relay takes late
 local LATEST = 2000000     -- a permit is used within this time, or lapses
+local ADDED = 0.3          -- of the first batch's span, that earlier ones would have filled; half would be all of it
 local FORGOTTEN = 10       -- minimum samples in the brake's window: then half of it is forgotten
 
 -- tostring() would round a TIME to 14 digits.
@@ -336,9 +337,9 @@ end
 local granted = math.min(size, wanted)
 local booked = granted
 if tat == born + run_off and start == tat then
-  -- The first batch: no earlier ones reach into its time, so what they would have put there comes on top of its own,
-  -- but for the one that each pod's rounding may add.
-  local missing = math.floor((span / interval - granted) / 2) - hungry_pods
+  -- The first batch: no earlier ones reach into its time, so what they would have put there comes on top of its own, as far
+  -- as that crowds nothing when pods come and go meanwhile, but for the one that each pod's rounding may add.
+  local missing = math.floor((span / interval - granted) * ADDED) - hungry_pods
   booked = math.max(1, granted - math.max(0, missing))
 end
 if shut_until then shut_until, probing = now + PROBE, '1' end
