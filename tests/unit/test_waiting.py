@@ -8,7 +8,8 @@ from mailfleet_sender.audience import Row
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.contract.campaign import Retry
 from mailfleet_sender.delivery.candidate import Candidate
-from mailfleet_sender.delivery.waiting import AGAIN, OCTETS, Waiting
+from mailfleet_sender.delivery.waiting import MOST, OCTETS, Waiting
+from mailfleet_sender.limiter import ANY, DomainPermits, Permits
 
 GMAIL = "gmail.com"
 
@@ -21,6 +22,7 @@ def candidate(position: int = 0, *, email: str = "a@Gmail.com", again: bool = Fa
 def waiting(count: int, *, batch: int = 25) -> Waiting:
     found = Waiting(Retry())
     found.limited, found.batch = frozenset({GMAIL}), batch
+    found.refused({GMAIL: 1})
     for position in range(count):
         found.add(candidate(position))
     return found
@@ -31,14 +33,37 @@ def test_a_domain_is_what_follows_the_at_whatever_its_case() -> None:
     assert not waiting(0).concerns(candidate(email="a@mail.gmail.com"))
 
 
-def test_two_batches_wait_and_no_more() -> None:
+def batch(gmail: int, others: int) -> Permits:
+    return Permits(
+        gmail + others, 0.0, 0.01, 0.1, 0.0, 0.0, domains=(DomainPermits(GMAIL, gmail), DomainPermits(ANY, others))
+    )
+
+
+def test_two_batches_wait_for_a_domain_that_holds_them_up_and_no_more() -> None:
     assert waiting(49).has_room(candidate())
     assert not waiting(50).has_room(candidate())
 
 
+def test_nobody_is_put_off_for_a_domain_that_gave_what_was_asked_for() -> None:
+    found = waiting(60)
+    found.granted({GMAIL: 10, ANY: 90}, batch(10, 20))
+    assert found.has_room(candidate())
+    found.granted({GMAIL: 11, ANY: 90}, batch(10, 20))
+    assert not found.has_room(candidate())
+
+
+def test_a_batch_that_went_to_the_domain_alone_says_nothing_of_its_limit() -> None:
+    found = waiting(60)
+    found.granted({GMAIL: 60, ANY: 90}, batch(30, 0))
+    assert not found.has_room(candidate())
+    found.granted({GMAIL: 30, ANY: 90}, batch(30, 1))
+    found.granted({GMAIL: 60, ANY: 90}, batch(30, 0))
+    assert found.has_room(candidate())
+
+
 def test_who_was_deferred_before_waits_among_more() -> None:
     assert waiting(50).has_room(candidate(again=True))
-    assert not waiting(AGAIN).has_room(candidate(again=True))
+    assert not waiting(MOST).has_room(candidate(again=True))
 
 
 def test_large_rows_do_not_fill_the_memory() -> None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from mailfleet_sender.message.mail import LocalCode
 
+SIZED = (str, bytes)
+
 
 class SkipReason(StrEnum):
     """Why a recipient gets no mail, though nothing failed: the `code` of a `skipped` outcome."""
@@ -44,7 +46,7 @@ class Row:
     @property
     def octets(self) -> int:
         """About what its large values take."""
-        return sum(len(value) for value in self.values.values() if isinstance(value, str | bytes))
+        return sum([len(value) for value in self.values.values() if isinstance(value, SIZED)])
 
 
 @dataclass(frozen=True, slots=True)

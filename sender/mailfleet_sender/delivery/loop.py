@@ -15,7 +15,7 @@ import structlog
 from mailfleet_sender.contract.accounts import ReportReason
 from mailfleet_sender.errors import LimiterUnavailable, SenderFault
 from mailfleet_sender.ledger import Positions, boottime
-from mailfleet_sender.limiter import ANY, Appetite, Refusal
+from mailfleet_sender.limiter import ANY, Appetite, Refusal, Why
 
 from .dispatch import Dispatch, Permit
 
@@ -210,7 +210,7 @@ class Delivery:
         if permits is None:
             return
         self._appetite.granted(permits.count)
-        self._reader.waiting.batch = permits.count
+        self._reader.waiting.granted(ready, permits)
         step = max(SLICE_ROWS, round(SLICE_SECONDS / max(permits.spacing_seconds, 1e-6)))
         slots = permits.slots()
         self._span = max(slots[-1].start - slots[0].start, permits.count * permits.spacing_seconds)
@@ -316,6 +316,8 @@ class Delivery:
         self._trouble.over(ReportReason.LIMITER_UNAVAILABLE)
         self._pool.allow(answer.connections)
         if isinstance(answer, Refusal):
+            if answer.why is Why.DOMAIN:
+                self._reader.waiting.refused(ready)
             await asyncio.sleep(answer.after_seconds)
             return None
         return answer

@@ -8,17 +8,22 @@ from enum import Enum, auto
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from mailfleet_sender.limiter import ANY
 from mailfleet_sender.limiter.appetite import LARGEST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mailfleet_sender.contract.campaign import Retry
+    from mailfleet_sender.limiter import Permits
 
     from .candidate import Candidate
 
 LEAST_BATCH = 10
 """Two batches of a slow relay are less than the connections of a pod may want."""
-AGAIN = 2 * LARGEST
-"""Who was deferred for the domain before waits among so many: to put them off again would take as long."""
+MOST = 2 * LARGEST
+"""Who was deferred for the domain before waits among so many: to put them off again would take as long. So does
+who waits for a domain that gave as many permits as were asked for: its limit holds up nobody."""
 OCTETS = 8 * 1024 * 1024
 """The same for recipients with large columns."""
 
@@ -57,15 +62,17 @@ class Taken:
 
 
 class Waiting:
-    """At most two batches of candidates that wait for their domains; more of those that were deferred before.
+    """At most two batches of candidates that wait for domains which hold them up; more of others.
 
     Attributes:
         limited: domains with a limit of their own.
+        scarce: those of them that gave less than was asked for.
         batch: permits in the last batch.
     """
 
     def __init__(self, retry: Retry) -> None:
         self.limited: frozenset[str] = frozenset()
+        self.scarce: frozenset[str] = frozenset()
         self.batch = 0
         self._retry = retry
         self._queues: dict[str, deque[Candidate]] = defaultdict(deque)
@@ -78,11 +85,25 @@ class Waiting:
         """Whether its domain has a limit."""
         return bool(self.limited) and candidate.domain in self.limited
 
+    def granted(self, asked: Mapping[str, int], permits: Permits) -> None:
+        """A batch of permits tells which domains hold up their recipients.
+
+        Args:
+            asked: how many were wanted, by domain.
+        """
+        self.batch = permits.count
+        of = {d.name: d.count for d in permits.domains if d.name != ANY}
+        if sum(of.values()) < permits.count:  # limited domains come first: there was room for more of theirs
+            self.scarce = frozenset(name for name in asked if name != ANY and of.get(name, 0) < asked[name])
+
+    def refused(self, asked: Mapping[str, int]) -> None:
+        """There are no permits, because of the limits of these domains."""
+        self.scarce = frozenset(name for name in asked if name != ANY)
+
     def has_room(self, candidate: Candidate) -> bool:
         """Whether it may wait; otherwise it is put off."""
-        return self._octets < OCTETS and self._count < (
-            2 * max(LEAST_BATCH, self.batch) if candidate.since is None else AGAIN
-        )
+        few = candidate.since is None and candidate.domain in self.scarce
+        return self._octets < OCTETS and self._count < (2 * max(LEAST_BATCH, self.batch) if few else MOST)
 
     def counts(self) -> dict[str, int]:
         """Who waits, by domain."""

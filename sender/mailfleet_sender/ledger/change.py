@@ -134,21 +134,11 @@ def copy_outcomes(connection: Connection, run: int, range_id: int, outcomes: Seq
     """COPY rows into delivery: a tenth of what INSERT costs."""
     if not outcomes:
         return
+    place = f"{run}\t{range_id}\t"
     lines = "".join(
-        "\t".join(
-            (
-                f"{run}\t{range_id}\t{o.position}",
-                _field(o.key or None),
-                str(o.attempt),
-                o.kind.value,
-                _field(o.code),
-                _field(o.enhanced),
-                _field(o.reply and o.reply[:REPLY_LENGTH]),
-                _field(o.relay_queue_id),
-                "\\N" if o.address_hash is None else f"\\\\x{o.address_hash.hex()}",
-            )
-        )
-        + "\n"
+        f"{place}{o.position}\t{_field(o.key or None)}\t{o.attempt}\t{o.kind}\t{_field(o.code)}"
+        f"\t{_field(o.enhanced)}\t{_field(o.reply and o.reply[:REPLY_LENGTH])}\t{_field(o.relay_queue_id)}"
+        f"\t{_octets(o.address_hash)}\n"
         for o in outcomes
     )
     driver: Any = connection.connection.driver_connection
@@ -158,7 +148,15 @@ def copy_outcomes(connection: Connection, run: int, range_id: int, outcomes: Seq
 
 def _field(value: str | None) -> str:
     """One field of COPY's text format. Replies are the relay's bytes: nothing in them may break the COPY."""
-    return "\\N" if value is None else _encodable(value).translate(COPY_ESCAPES)
+    if value is None:
+        return "\\N"
+    if value.isascii() and value.isprintable() and "\\" not in value:
+        return value
+    return _encodable(value).translate(COPY_ESCAPES)
+
+
+def _octets(value: bytes | None) -> str:
+    return "\\N" if value is None else f"\\\\x{value.hex()}"
 
 
 def _encodable(value: str) -> str:
