@@ -191,7 +191,7 @@ class RelaySpec(Model):
             name=name,
             host=self.host,
             port=self.port,
-            tls=Tls(mode=self.tls.mode, verification=self.tls.verification),
+            tls=Tls(mode=self.tls.mode, minimum_version=self.tls.minimum_version, verification=self.tls.verification),
             limits=self.limits,
             connections=self.connections,
             pipelining=self.pipelining,

@@ -1,4 +1,4 @@
-"""The sender's command line: one verb a pod, and `preview`, `test`, `suppress` and `erase` for people."""
+"""The sender's command line: one verb a pod, and `preview`, `test`, `preflight`, `suppress` and `erase` for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from .contract import environment
 from .contract.environment import Exit
 from .errors import SettingsError
-from .settings import Environment, PlanSettings, SendSettings
+from .settings import Environment, PlanSettings, PreflightSettings, SendSettings
 
 log = structlog.get_logger()
 
@@ -23,6 +23,8 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("plan", help="freeze the audience of a run into pages of the ledger")
     verbs.add_parser("send", help="send one range of a wave")
+    one = verbs.add_parser("preflight", help="connect to a relay as a sender does; say what it offers or what is wrong")
+    one.add_argument("relay", nargs="?", metavar="NAMESPACE/NAME", help="the EmailRelay; without it, that of this pod")
     verbs.add_parser("migrate", help="bring the ledger's schema up to date; may run at any time, twice, at once")
     _describe_preview(verbs.add_parser("preview", help="write the mail that a recipient of a planned run would get"))
     _describe_test(verbs.add_parser("test", help="send one mail of a planned run to any address; nothing is counted"))
@@ -107,7 +109,7 @@ def _run(arguments: argparse.Namespace, env: Environment) -> int:
             from .sending import send  # noqa: PLC0415
 
             return send(SendSettings.read(env))
-        case "preview" | "test":
+        case "preview" | "test" | "preflight":
             return _run_for_one(arguments, env)
         case "suppress":
             from .suppressing import suppress  # noqa: PLC0415
@@ -125,7 +127,11 @@ def _run(arguments: argparse.Namespace, env: Environment) -> int:
 
 
 def _run_for_one(arguments: argparse.Namespace, env: Environment) -> int:
-    """The verbs over one mail of a run."""
+    """The verbs over one mail of a run, or one relay."""
+    if arguments.verb == "preflight":
+        from .preflighting import preflight  # noqa: PLC0415
+
+        return preflight(PreflightSettings.read(env, arguments.relay))
     if arguments.verb == "preview":
         from .previewing import preview  # noqa: PLC0415
 

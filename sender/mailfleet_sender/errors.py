@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mailfleet_sender.contract.accounts import ReportReason
+
+if TYPE_CHECKING:
+    from mailfleet_sender.contract.preflight import RelayFault
 
 
 class SenderError(Exception):
@@ -70,11 +75,27 @@ class AddressError(ComposeError):
 
 
 class RelayUnavailable(SenderError, ConnectionError):  # noqa: N818 - a state of the world, as in conditions
-    """The relay cannot be reached, cannot be trusted, or takes no mail now; waits for it to be mended."""
+    """The relay cannot be reached, cannot be trusted, or takes no mail now; waits for it to be mended.
+
+    Attributes:
+        fault: which of these, where it is known.
+    """
+
+    def __init__(self, message: str, fault: RelayFault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class SenderFault(SenderError, PermissionError):  # noqa: N818 - the condition's own name
-    """The relay refuses us, whoever the recipient is: the campaign stops, nobody is burned."""
+    """The relay refuses us, whoever the recipient is: the campaign stops, nobody is burned.
+
+    Attributes:
+        fault: why, if it did so before any mail.
+    """
+
+    def __init__(self, message: str, fault: RelayFault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class LedgerError(SenderError):

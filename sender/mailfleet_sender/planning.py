@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import structlog
 
+from . import last_words
 from .audience import Audience, Row, open_recipients
 from .collecting import collect
 from .composing import composer_of
 from .contract.accounts import ReportReason
-from .contract.environment import CONFIG_MAPS, TERMINATION_LOG, Exit
+from .contract.environment import CONFIG_MAPS, Exit
 from .errors import ComposeError, LedgerUnavailable, PlanError, PlanMismatch
 from .ledger import Planner, load_campaign, open_ledger, report
 from .message import LocalCode
@@ -33,8 +33,6 @@ SAMPLE = 50
 """Real rows that the message is tried on."""
 PARSED_OCTETS = 8 * 1024 * 1024
 """Of the sample so much is read back, and one mail at least: with large attachments they are alike but for a line."""
-LAST_WORDS = 4_096
-"""Octets that the kubelet keeps of a termination message."""
 TEMPORARY = frozenset(
     {
         ReportReason.DATABASE_UNAVAILABLE,
@@ -69,7 +67,7 @@ def plan(settings: PlanSettings) -> Exit:
         )
     except LedgerUnavailable as error:
         log.warning("ledger unavailable", error=str(error))
-        _last_words("the ledger does not answer; check ledger-url in the namespace's sender Secret and its server")
+        last_words.leave("the ledger does not answer; check ledger-url in the namespace's sender Secret and its server")
         return Exit.INTERRUPTED
 
 
@@ -93,7 +91,7 @@ def plan_run(
         snapshot = load_campaign(ledger, run)
     except (LookupError, ValueError) as error:
         log.critical("no such run, or one of a newer version", run=run)
-        _last_words(str(error))
+        last_words.leave(str(error))
         return Exit.IMPOSSIBLE
     planner = Planner(ledger)
     if (started := planner.start(run, snapshot.campaign.definition_hash())) is None:
@@ -214,9 +212,3 @@ def _failed(ledger: sa.Engine, run: int, reporter: str, error: PlanError) -> Exi
     log.error("no plan", run=run, reason=str(error.reason), message=error.message)
     report(ledger, run, reporter, error.reason, error.message)
     return Exit.INTERRUPTED if error.reason in TEMPORARY else Exit.IMPOSSIBLE
-
-
-def _last_words(text: str) -> None:
-    """Leave a message where the kubelet finds it; outside of a pod there is no such place."""
-    with contextlib.suppress(OSError):
-        Path(TERMINATION_LOG).write_bytes(text.encode()[:LAST_WORDS])

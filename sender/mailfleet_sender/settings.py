@@ -106,6 +106,40 @@ class SmtpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PreflightSettings:
+    """What the verb `preflight` needs.
+
+    Attributes:
+        made_for: see `environment.PREFLIGHT_FOR`; None: what is found is told, and not written down.
+    """
+
+    ledger_url: str = field(repr=False)
+    smtp: SmtpSettings
+    relay_namespace: str
+    relay_name: str
+    reporter: str
+    made_for: str | None
+
+    @classmethod
+    def read(cls, env: Environment, relay: str | None = None) -> PreflightSettings:
+        """Read them from the environment (SettingsError names what is wrong).
+
+        Args:
+            env: of the process.
+            relay: namespace/name, if a person named one.
+        """
+        namespace, name = _relay_name(relay or env.text(environment.RELAY))
+        return cls(
+            ledger_url=env.text(environment.LEDGER_URL),
+            smtp=SmtpSettings.read(env),
+            relay_namespace=namespace,
+            relay_name=name,
+            reporter=env.variables.get(environment.POD_NAME) or "somebody",
+            made_for=env.variables.get(environment.PREFLIGHT_FOR) or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SendSettings:
     """What the verb `send` needs. Durations in seconds."""
 
@@ -125,9 +159,7 @@ class SendSettings:
     @classmethod
     def read(cls, env: Environment) -> SendSettings:
         """Read them from the environment (SettingsError names what is wrong)."""
-        namespace, slash, name = env.text(environment.RELAY).partition("/")
-        if not slash:
-            raise SettingsError(f"{environment.RELAY} must be namespace/name")
+        namespace, name = _relay_name(env.text(environment.RELAY))
         return cls(
             ledger_url=env.text(environment.LEDGER_URL),
             redis_url=env.text(environment.REDIS_URL),
@@ -142,6 +174,13 @@ class SendSettings:
             grace_seconds=env.number(environment.GRACE_SECONDS, 60),
             timing=_timing(env),
         )
+
+
+def _relay_name(text: str) -> tuple[str, str]:
+    namespace, slash, name = text.partition("/")
+    if not slash:
+        raise SettingsError(f"a relay is named NAMESPACE/NAME ({environment.RELAY}), not {text!r}")
+    return namespace, name
 
 
 def _timing(env: Environment) -> dict[str, float]:

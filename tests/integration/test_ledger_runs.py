@@ -308,8 +308,11 @@ def test_a_relays_version_rises_with_each_change_only(desk: Desk) -> None:
     engine = desk.engine()
     relay = Relay.model_validate({"namespace": "shop", "name": "ses", "host": "h", "limits": {"rate": "14/s"}})
     faster = Relay.model_validate({"namespace": "shop", "name": "ses", "host": "h", "limits": {"rate": "15/s"}})
-    assert [save_relay(engine, r) for r in (relay, relay, faster, faster, relay)] == [1, 1, 2, 2, 3]
-    assert load_relay(engine, "shop", "ses") == (relay, 3)
+    first, same, second, again, third = [save_relay(engine, r) for r in (relay, relay, faster, faster, relay)]
+    assert first == same < second == again < third
+    assert load_relay(engine, "shop", "ses") == (relay, third)
+    other = relay.model_copy(update={"name": "other"})
+    assert save_relay(engine, other) > third  # whoever shares its account
     with pytest.raises(LookupError):
         load_relay(engine, "shop", "nothing")
 

@@ -34,6 +34,7 @@ class Tls(Model):
     """Encryption of the connection. The CA itself arrives as a file, see `contract.environment`."""
 
     mode: TlsMode = TlsMode.START_TLS
+    minimum_version: str = Field(default="1.2", pattern=r"^1[.][23]$")
     verification: Verification = Verification.FULL
 
 

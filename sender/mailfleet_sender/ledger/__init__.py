@@ -11,11 +11,12 @@ from .pages import fate_of, first_keys
 from .partitions import make_partitions
 from .planner import Planner
 from .positions import EMPTY, Positions
+from .preflights import preflights, save_preflight
 from .records import Snapshot, load_campaign, load_relay, report, save_relay
 from .retention import Retained, retain
 from .runs import Runs
 from .suppression import SUPPRESSED_CODE, AddressHasher, suppressed
-from .usage import usage_since
+from .usage import usage_since, usage_totals
 from .values import (
     PAGE_SIZE,
     Deferrals,
@@ -62,9 +63,12 @@ __all__ = [
     "make_partitions",
     "migrate",
     "open_ledger",
+    "preflights",
     "report",
     "retain",
+    "save_preflight",
     "save_relay",
     "suppressed",
     "usage_since",
+    "usage_totals",
 ]

@@ -63,17 +63,20 @@ def save_relay(engine: Engine, value: Relay) -> int:
     """Write a relay's row, if it says something new.
 
     Returns:
-        its version: it rises with each change, and may be the version of the limits in Redis.
+        its version: it rises with each change of any relay, and may be the version of the limits in Redis: of relays
+        that share an account, the one that was changed last has the highest.
 
     Raises:
         LedgerUnavailable: try again.
     """
     body = value.model_dump(mode="json", by_alias=True)
-    statement = insert(tables.relay).values(namespace=value.namespace, name=value.name, version=1, body=body)
+    statement = insert(tables.relay).values(
+        namespace=value.namespace, name=value.name, version=tables.relay_version.next_value(), body=body
+    )
     changed = statement.on_conflict_do_update(
         index_elements=["namespace", "name"],
         set_={
-            "version": tables.relay.c.version + 1,
+            "version": statement.excluded.version,
             "body": statement.excluded.body,
             "updated_at": func.clock_timestamp(),
         },

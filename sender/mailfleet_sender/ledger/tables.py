@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -233,6 +234,22 @@ relay = Table(
     Column("version", BigInteger, nullable=False),
     Column("body", JSONB, nullable=False),
     _now("updated_at"),
+)
+
+relay_version = Sequence("relay_version", metadata=metadata)
+"""Rises with each change of any relay: relays that share an account never have the same version."""
+
+preflight = Table(
+    "preflight",
+    metadata,
+    Column("namespace", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("made_for", Text, nullable=False),
+    Column("reporter", Text, nullable=False),
+    Column("fault", Text),
+    Column("message", Text, nullable=False),
+    Column("capabilities", ARRAY(Text), nullable=False),
+    _now("at"),
 )
 
 installation = Table(

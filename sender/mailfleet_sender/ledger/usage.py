@@ -9,6 +9,7 @@ from sqlalchemy import text
 from .connection import available
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -26,6 +27,13 @@ SELECT bucket, sum(n)::int AS n FROM usage
 WHERE relay = :account AND bucket > CAST(:since AS timestamptz) - interval '{BUCKET_SECONDS} s'
 GROUP BY bucket ORDER BY bucket
 """)  # noqa: S608 - a constant of ours
+
+
+_TOTALS = text("""
+SELECT relay, sum(n)::bigint AS n FROM usage
+WHERE relay = ANY(CAST(:accounts AS text[])) AND bucket >= CAST(:since AS timestamptz)
+GROUP BY relay
+""")
 
 
 def add_usage(connection: Connection, account: str | None, range_id: int, messages: int) -> None:
@@ -47,3 +55,14 @@ def usage_since(engine: Engine, account: str, since: datetime) -> list[tuple[dat
     """
     with available(), engine.connect() as connection:
         return [(row.bucket, row.n) for row in connection.execute(_SINCE, {"account": account, "since": since})]
+
+
+def usage_totals(engine: Engine, accounts: Iterable[str], since: datetime) -> dict[str, int]:
+    """Messages handed over to each of these accounts in buckets that begin at `since` or later; none: left out.
+
+    Raises:
+        LedgerUnavailable: ask again.
+    """
+    with available(), engine.connect() as connection:
+        rows = connection.execute(_TOTALS, {"accounts": list(accounts), "since": since})
+        return {row.relay: int(row.n) for row in rows}

@@ -5,10 +5,21 @@
 
 from .connection import Connection
 from .connector import Connector
-from .extensions import Extensions
+from .extensions import Extensions, Offer
 from .mode import Mode, Modes
 from .replies import Phase
 from .timeouts import Timeouts
 from .verdict import Verdict, VerdictKind
 
-__all__ = ["Connection", "Connector", "Extensions", "Mode", "Modes", "Phase", "Timeouts", "Verdict", "VerdictKind"]
+__all__ = [
+    "Connection",
+    "Connector",
+    "Extensions",
+    "Mode",
+    "Modes",
+    "Offer",
+    "Phase",
+    "Timeouts",
+    "Verdict",
+    "VerdictKind",
+]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import aiosmtplib
 
+from mailfleet_sender.contract.preflight import RelayFault
 from mailfleet_sender.contract.relay import TlsMode, Verification
 from mailfleet_sender.errors import RelayUnavailable, SenderFault
 
 from .connection import Connection
 from .engine import as_transport
-from .extensions import Extensions
+from .extensions import Extensions, Offer
 from .mode import Modes
 from .replies import Meaning, Phase, Reply, classify, enhanced_code
 from .scrub import capped, scrubbed
@@ -70,10 +71,45 @@ class Connector:
                 once the cause is mended. The message names host, port and the remedy.
             SenderFault: the relay refuses our credentials for good, or they are missing.
         """
+        client, _ = await self._ready()
+        return Connection(
+            as_transport(client.transport),
+            Extensions.of(client.esmtp_extensions),
+            messages=self._relay.connections.messages_per_connection,
+            idle_seconds=self._relay.connections.idle_timeout_seconds,
+            timeouts=self._timeouts,
+            pipelining=self._relay.pipelining,
+            modes=self._modes,
+        )
+
+    async def probe(self) -> Offer:
+        """Open a connection as for mail, see what the relay offers, and say goodbye.
+
+        Raises:
+            RelayUnavailable, SenderFault: as `connect` does; `fault` says in one word what is wrong.
+        """
+        client, keywords = await self._ready()
+        encrypted = client.get_transport_info("ssl_object")
+        offer = Offer(
+            tuple(sorted(keyword.upper() for keyword in keywords)),
+            tuple(dict.fromkeys(mechanism.upper() for mechanism in client.server_auth_methods)),
+            encrypted.version() if encrypted else None,
+        )
+        try:
+            await client.quit(timeout=self._timeouts.quit_seconds)
+        except (aiosmtplib.SMTPException, OSError):
+            pass  # it was polite to say so; what we wanted to know is known
+        finally:
+            client.close()
+        return offer
+
+    async def _ready(self) -> tuple[aiosmtplib.SMTP, set[str]]:
+        """A client after EHLO, TLS and AUTH, and the keywords of every EHLO."""
         relay = self._relay
         if relay.authenticate and not (self._username and self._password):
             raise SenderFault(
-                self._said("asks for AUTH, but user name or password is empty: mend the relay's auth.secretRef")
+                self._said("asks for AUTH, but user name or password is empty: mend the relay's auth.secretRef"),
+                RelayFault.CREDENTIALS_MISSING,
             )
         if relay.tls.mode is not TlsMode.NONE and self._tls is None:
             self._tls = await asyncio.to_thread(self._tls_context)
@@ -86,40 +122,37 @@ class Connector:
             timeout=self._timeouts.greeting_seconds,
         )
         try:
-            return await self._open(client)
+            return client, await self._open(client)
         except BaseException:
             client.close()
             raise
 
-    async def _open(self, client: aiosmtplib.SMTP) -> Connection:
+    async def _open(self, client: aiosmtplib.SMTP) -> set[str]:
         relay = self._relay
         with self._failures(Phase.CONNECT):
             await client.connect(sock=await self._dial())
         await self._greet(client)
+        keywords = {*client.esmtp_extensions}
         if relay.tls.mode is TlsMode.START_TLS:
             if not client.supports_extension("starttls"):
                 raise RelayUnavailable(
                     self._said(
                         "does not offer STARTTLS: set the relay's tls.mode to Implicit or None, or mend the relay"
-                    )
+                    ),
+                    RelayFault.START_TLS_NOT_OFFERED,
                 )
             with self._failures(Phase.STARTTLS):
                 await client.starttls()
             await self._greet(client)
+            keywords |= {*client.esmtp_extensions}
         if relay.authenticate:
             await self._log_in(client)
-        extensions = Extensions.of(client.esmtp_extensions)
         if client.transport is None or client.transport.is_closing():
-            raise RelayUnavailable(self._said("closed the connection right after its opening: look at the relay's log"))
-        return Connection(
-            as_transport(client.transport),
-            extensions,
-            messages=relay.connections.messages_per_connection,
-            idle_seconds=relay.connections.idle_timeout_seconds,
-            timeouts=self._timeouts,
-            pipelining=relay.pipelining,
-            modes=self._modes,
-        )
+            raise RelayUnavailable(
+                self._said("closed the connection right after its opening: look at the relay's log"),
+                RelayFault.CONNECTION_CLOSED,
+            )
+        return keywords
 
     async def _dial(self) -> socket.socket:
         """A TCP connection to the first of the host's addresses that takes one."""
@@ -158,7 +191,9 @@ class Connector:
             remedy = "remove the relay's auth, or allow AUTH PLAIN, LOGIN or CRAM-MD5 on this port"
             if self._relay.tls.mode is TlsMode.NONE:
                 remedy += "; many relays offer AUTH only under TLS (tls.mode)"
-            raise SenderFault(self._said(f"does not offer AUTH: {remedy}"))
+            others = " ".join(mechanism.upper() for mechanism in client.server_auth_methods)
+            offers = f"offers AUTH only by {scrubbed(others)}" if others else "does not offer AUTH"
+            raise SenderFault(self._said(offers, remedy), RelayFault.AUTH_NOT_OFFERED)
         with self._failures(Phase.AUTH):
             await client.login(self._username or "", self._password or "")
 
@@ -168,9 +203,10 @@ class Connector:
             context = ssl.create_default_context(cafile=self._ca_file)
         except (OSError, ssl.SSLError) as error:
             raise RelayUnavailable(
-                self._said(f"cannot be verified: the CA of caSecretRef is no PEM bundle ({type(error).__name__})")
+                self._said(f"cannot be verified: the CA of caSecretRef is no PEM bundle ({type(error).__name__})"),
+                RelayFault.CA_INVALID,
             ) from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = _TLS_VERSIONS[self._relay.tls.minimum_version]
         if self._relay.tls.verification is Verification.NONE:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -187,19 +223,23 @@ class Connector:
         except aiosmtplib.SMTPResponseException as error:
             self._refused(phase, error.code, error.message)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise RelayUnavailable(self._said(_reason(phase, error, self._timeouts))) from None
+            fault, text = _reason(phase, error, self._timeouts)
+            raise RelayUnavailable(self._said(text), fault) from None
 
     def _refused(self, phase: Phase, code: int, text: str) -> NoReturn:
         if not 200 <= code <= 599:  # aiosmtplib's -1: no reply at all; another protocol listens there
             raise RelayUnavailable(
-                self._said(f"speaks no SMTP that is understood ({phase})", "check host, port and tls.mode")
+                self._said(f"speaks no SMTP that is understood ({phase})", "check host, port and tls.mode"),
+                RelayFault.NOT_SMTP,
             ) from None
         text = text.replace("\n", " ")
         meaning = classify(phase, Reply(code, text, enhanced_code(code, text))).meaning
         said = f"answered {phase} with {code} {scrubbed(text, *self._secrets())}"
         if meaning is Meaning.SENDER_FAULT:
-            raise SenderFault(self._said(said, "check user name and password of the relay's auth.secretRef")) from None
-        raise RelayUnavailable(self._said(said, _REMEDIES[phase])) from None
+            remedy = "check user name and password of the relay's auth.secretRef"
+            raise SenderFault(self._said(said, remedy), RelayFault.CREDENTIALS_REFUSED) from None
+        fault = RelayFault.TLS_FAILED if phase is Phase.STARTTLS else RelayFault.RELAY_REFUSES
+        raise RelayUnavailable(self._said(said, _REMEDIES[phase]), fault) from None
 
     def _secrets(self) -> Iterator[str]:
         """What must not be seen even if a relay repeats it."""
@@ -214,6 +254,7 @@ class Connector:
         return capped(f"{self._where} {text}", MESSAGE_BYTES - len(tail.encode())) + tail
 
 
+_TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _REMEDIES = {
     Phase.CONNECT: "it takes no mail from here now; check its access rules and its log",
     Phase.EHLO: "check the relay's helloName",
@@ -222,41 +263,44 @@ _REMEDIES = {
 }
 
 
-def _reason(phase: Phase, error: Exception, timeouts: Timeouts) -> str:
-    """What went wrong below SMTP, and the remedy, for people."""
+def _reason(phase: Phase, error: Exception, timeouts: Timeouts) -> tuple[RelayFault, str]:
+    """What went wrong below SMTP, in one word, and with the remedy for people."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    known = (text for cause in causes if (text := _known(cause)) is not None)
-    if (text := next(known, None)) is not None:
-        return text
+    known = (found for cause in causes if (found := _known(cause)) is not None)
+    if (found := next(known, None)) is not None:
+        return found
     if isinstance(error, TimeoutError):
         seconds = timeouts.dial_seconds if phase is Phase.CONNECT else timeouts.greeting_seconds
-        return (
+        return RelayFault.TIMEOUT, (
             f"did not answer ({phase}) within {seconds:g} s: check host, port, tls.mode, firewalls and network policies"
         )
     if isinstance(error, ConnectionError):
-        return f"closed the connection ({phase}): check tls.mode and the relay's access rules"
+        text = f"closed the connection ({phase}): check tls.mode and the relay's access rules"
+        return RelayFault.CONNECTION_CLOSED, text
     if isinstance(error, OSError):
-        return f"cannot be reached ({error.strerror or type(error).__name__}): check host, port and network policies"
-    return f"speaks no SMTP that is understood ({phase}): check host, port and tls.mode"
+        what = error.strerror or type(error).__name__
+        return RelayFault.UNREACHABLE, f"cannot be reached ({what}): check host, port and network policies"
+    return RelayFault.NOT_SMTP, f"speaks no SMTP that is understood ({phase}): check host, port and tls.mode"
 
 
-def _known(cause: BaseException) -> str | None:
+def _known(cause: BaseException) -> tuple[RelayFault, str] | None:
     match cause:
         case ssl.SSLCertVerificationError():
-            return (
+            return RelayFault.CERTIFICATE_INVALID, (
                 f"failed TLS verification ({cause.verify_message}): "
                 "mend its certificate, name the CA in tls.caSecretRef, or set tls.verification to None"
             )
         case ssl.SSLError():
-            return (
-                f"failed the TLS handshake ({cause.reason or 'no TLS'}): "
-                "check tls.mode (StartTLS for port 587, Implicit for 465) and the relay's TLS versions"
+            return RelayFault.TLS_FAILED, (
+                f"failed the TLS handshake ({cause.reason or 'no TLS'}): check tls.mode (StartTLS for port 587, "
+                "Implicit for 465), and tls.minimumVersion against the relay's TLS versions"
             )
         case socket.gaierror():
-            return "has a name that cannot be resolved: check the relay's host and the cluster's DNS"
+            text = "has a name that cannot be resolved: check the relay's host and the cluster's DNS"
+            return RelayFault.HOST_NOT_FOUND, text
         case ConnectionRefusedError():
-            return "refuses connections: check host and port, and that the relay runs"
+            return RelayFault.CONNECTION_REFUSED, "refuses connections: check host and port, and that the relay runs"
         case _:
             return None

@@ -10,6 +10,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a preflight sees of a relay.
+
+    Attributes:
+        capabilities: keywords of EHLO, before and after TLS, in upper case and sorted.
+        mechanisms: of AUTH, in upper case and in the relay's order.
+        tls: the version that was agreed on, as TLSv1.3; None: not encrypted.
+    """
+
+    capabilities: tuple[str, ...]
+    mechanisms: tuple[str, ...]
+    tls: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Extensions:
     """What the relay offered in its reply to EHLO.
 
