@@ -22,7 +22,7 @@ from .batching import Batched
 from .cluster import Cluster
 from .errors import SettingsError
 from .housekeeping import keep_house
-from .ledger import Ledger, RunKey
+from .ledger import Ledger, RelayFacts, RelayKey, RunKey
 from .observe import Observer, Watched
 from .queue import WorkQueue
 from .reconcile import CAMPAIGN, NAMESPACE, RELAY, Key, Reconciler
@@ -58,14 +58,14 @@ class Operator:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, which kopf takes."""
-        handlers.index(self._registry)
+        handlers.index(self._registry, self._settings.shared_accounts)
         options = kopf.OperatorSettings()
         handlers.configure(options)
         started = asyncio.Event()
 
         @kopf.on.startup(registry=self._registry)
         async def prepare(**indices: Any) -> None:
-            self._prepare(handlers.watched(indices))
+            self._prepare(handlers.watched(indices, self._settings.shared_accounts))
             started.set()
 
         @kopf.on.probe(registry=self._registry)
@@ -96,13 +96,16 @@ class Operator:
             task.result()
 
     def _prepare(self, watched: Watched) -> None:
-        self._observer = Observer(watched, Batched(self._fetch), self._settings)
+        self._observer = Observer(watched, Batched(self._fetch), Batched(self._fetch_relays), self._settings)
         self._reconciler = Reconciler(self._observer, self._hands, self._cluster, self._settings, self._executor)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconciler.look, workers=WORKERS)
         self._reconciler.again = self._add_later
 
     async def _fetch(self, keys: Sequence[RunKey]) -> Mapping[RunKey, LedgerView]:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.read, keys)
+
+    async def _fetch_relays(self, keys: Sequence[RelayKey]) -> Mapping[RelayKey, RelayFacts]:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.read_relays, keys)
 
     def _add(self, key: Key) -> None:
         self._queue.add(key)
@@ -120,6 +123,7 @@ class Operator:
     async def _tick(self) -> None:
         """Put what is under way onto the queue, again and again; what is over, once a minute."""
         slow_at = time.monotonic() + SLOW_SECONDS
+        relays_at = 0.0
         while True:
             await asyncio.sleep(self._settings.tick_seconds)
             self._ticked_at = time.monotonic()
@@ -131,7 +135,11 @@ class Operator:
             for name in list(memories):
                 if slow or not memories[name].ended:
                     self._add(Key(CAMPAIGN, *name))
-            for name in list(watched.relays) if slow else ():
+            relays = set(watched.relays) if slow else set()
+            if self._ticked_at >= relays_at:
+                relays_at = self._ticked_at + self._settings.status_seconds
+                relays |= self._observer.relays_in_use()
+            for name in relays:
                 self._add(Key(RELAY, *name))
             for namespace in {n for n, _ in list(watched.jobs) if watched.is_terminating(n)}:
                 self._add(Key(NAMESPACE, namespace))

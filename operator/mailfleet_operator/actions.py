@@ -78,6 +78,15 @@ class CreateWaveJob:
 
 
 @dataclass(frozen=True, slots=True)
+class CreatePreflightJob:
+    """Make the Job that tries a relay; `after` says which one before it was the last, and makes its name another."""
+
+    made_for: str
+    attempt: int
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteJob:
     """Delete a Job, its pods in the background."""
 

@@ -17,6 +17,7 @@ from mailfleet_sender.limiter import AccountLimits
 from . import actions, manifests
 from .conditions import Condition, Type, true
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
+from .relay_plan.conditions import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .memory import CampaignMemory
     from .observation import CampaignView, Observation, RelayView
+    from .relay_plan import RelayObservation, Said
     from .settings import Settings
 
 log = structlog.get_logger()
@@ -100,6 +102,28 @@ class Hands:
         self._with_limiter(partial(self._limiter.write_limits, settings.account, version, AccountLimits.of(settings)))
         return self.limiter_trouble
 
+    def try_relay(
+        self, o: RelayObservation, planned: tuple[actions.CreatePreflightJob | actions.DeleteJob, ...]
+    ) -> Said | None:
+        """Do what a relay's plan says; what Kubernetes said if it refused."""
+        relay = o.relay
+        try:
+            for action in planned:
+                match action:
+                    case actions.CreatePreflightJob(made_for, attempt, after):
+                        manifest = manifests.preflight_job(
+                            relay, self._settings.image, made_for=made_for, attempt=attempt, after=after
+                        )
+                        self._cluster.create_job(manifest)
+                    case actions.DeleteJob(name, uid, _):
+                        self._cluster.delete_job(relay.namespace, name, uid)
+                log.info("done", action=_name(action), what=str(action), namespace=relay.namespace, relay=relay.name)
+        except ClusterError as error:
+            log.warning("Kubernetes refused", why=str(error), namespace=relay.namespace, relay=relay.name)
+            reason = "PodsRejected" if error.status in {403, 422} else "ClusterUnavailable"
+            return unknown(reason, f"Kubernetes refuses the preflight's Job: {error}")
+        return None
+
     def survey(self, accounts: Iterable[str]) -> dict[str, AccountState]:
         """See whether the limiter answers, and what it knows of these accounts; nothing, if it does not."""
         found: dict[str, AccountState] = {}
@@ -167,6 +191,8 @@ class Hands:
             open_until=action.open_until,
             reopens=action.reopens,
         )
+        if memory.told and (before := memory.told.account) != action.account:
+            self._with_limiter(lambda: self._limiter.forget(before, name))
         if self._with_limiter(tell):
             memory.told, memory.told_at, memory.forgotten = action, time.monotonic(), False
         return True
@@ -252,7 +278,7 @@ def _refused(error: ClusterError) -> Condition:
     return true(Type.STALLED, reason, f"Kubernetes refuses what the campaign needs: {error}")
 
 
-def _name(action: actions.Action) -> str:
+def _name(action: actions.Action | actions.CreatePreflightJob) -> str:
     return type(action).__name__
 
 

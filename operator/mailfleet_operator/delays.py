@@ -9,6 +9,6 @@ LONGEST = timedelta(seconds=120)
 """A person who mends the cause should not wait longer than that for the campaign to notice."""
 
 
-def growing(attempt: int) -> timedelta:
-    """After the first, second, third ... attempt that failed: 15, 30, 60, then 120 s."""
-    return min(LONGEST, timedelta(seconds=FIRST.total_seconds() * 2 ** min(max(attempt, 1) - 1, 8)))
+def growing(attempt: int, *, longest: timedelta = LONGEST) -> timedelta:
+    """After the first, second, third ... attempt that failed: 15, 30, 60 s and so on, at most `longest`."""
+    return min(longest, timedelta(seconds=FIRST.total_seconds() * 2 ** min(max(attempt, 1) - 1, 8)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import kopf
 
-from . import names, views
+from . import accounts, names, views
 from .observe import Watched
 from .reconcile import CAMPAIGN, NAMESPACE, RELAY, Key
 from .resources import GROUP, VERSION
@@ -29,7 +29,10 @@ PODS = ("", "v1", "pods")
 NODES = ("", "v1", "nodes")
 NAMESPACES = ("", "v1", "namespaces")
 EVENTS = ("", "v1", "events")
-INDEXES = ("campaigns", "relays", "jobs", "pods", "nodes", "terminating", "refusals")
+INDEXES = (
+    *("campaigns", "relays", "accounts", "jobs", "pods", "relay_jobs", "relay_pods"),
+    *("nodes", "terminating", "refusals"),
+)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -47,17 +50,18 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.field_selectors[EVENTS] = "type=Warning"
 
 
-def index(registry: kopf.OperatorRegistry) -> None:
-    """The indexes, each a small view of the objects; index functions must be async."""
+def index(registry: kopf.OperatorRegistry, shared: frozenset[str]) -> None:
+    """The indexes, each a small view of the objects; index functions must be async.
+
+    Args:
+        registry: of the operator.
+        shared: accounts of relays that hold in all namespaces.
+    """
+    _index_relays(registry, shared)
 
     @kopf.index(*CAMPAIGNS, id="campaigns", registry=registry)
     async def campaigns(body: Body, **_: Any) -> dict[tuple[str, str], CampaignView]:
         view = views.campaign(body)
-        return {(view.namespace, view.name): view}
-
-    @kopf.index(*RELAYS, id="relays", registry=registry)
-    async def relays(body: Body, **_: Any) -> dict[tuple[str, str], RelayView]:
-        view = views.relay(body)
         return {(view.namespace, view.name): view}
 
     @kopf.index(*JOBS, id="jobs", registry=registry)
@@ -84,9 +88,32 @@ def index(registry: kopf.OperatorRegistry) -> None:
         return {(refusal.namespace, refusal.job): refusal} if refusal else {}
 
 
-def watched(indices: Mapping[str, Any]) -> Watched:
+def _index_relays(registry: kopf.OperatorRegistry, shared: frozenset[str]) -> None:
+    @kopf.index(*RELAYS, id="relays", registry=registry)
+    async def relays(body: Body, **_: Any) -> dict[tuple[str, str], RelayView]:
+        view = views.relay(body)
+        return {(view.namespace, view.name): view}
+
+    @kopf.index(*RELAYS, id="accounts", registry=registry)
+    async def by_account(body: Body, **_: Any) -> dict[str, RelayView]:
+        view = views.relay(body)
+        key = accounts.key_of(view, shared)
+        return {key: view} if key else {}
+
+    @kopf.index(*JOBS, id="relay_jobs", registry=registry)
+    async def relay_jobs(body: Body, **_: Any) -> dict[tuple[str, str], JobView]:
+        owner = views.owner_relay(body)
+        return {owner: views.job(body)} if owner else {}
+
+    @kopf.index(*PODS, id="relay_pods", registry=registry)
+    async def relay_pods(body: Body, **_: Any) -> dict[tuple[str, str], PodView]:
+        owner = views.owner_relay(body)
+        return {owner: views.pod(body)} if owner else {}
+
+
+def watched(indices: Mapping[str, Any], shared: frozenset[str]) -> Watched:
     """The indexes as `observe` reads them."""
-    return Watched(**{name: indices[name] for name in INDEXES})
+    return Watched(**{name: indices[name] for name in INDEXES}, shared=shared)
 
 
 def watch(registry: kopf.OperatorRegistry, add: Add, view: Callable[[], Watched]) -> None:
@@ -99,15 +126,16 @@ def watch(registry: kopf.OperatorRegistry, add: Add, view: Callable[[], Watched]
     @kopf.on.event(*RELAYS, registry=registry)
     async def relay_event(body: Body, **_: Any) -> None:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        add(Key(RELAY, namespace, name))
-        for owner in list(view().campaigns):
-            campaign = view().campaign(owner)
-            if owner[0] == namespace and campaign and campaign.spec and campaign.spec.relay_ref.name == name:
-                add(Key(CAMPAIGN, *owner))
+        for relay in view().related(views.relay(body)):
+            add(Key(RELAY, *relay))
+        for campaign in view().campaigns_with(namespace, name):
+            add(Key(CAMPAIGN, *campaign))
 
     async def child_event(body: Body, **_: Any) -> None:
         if owner := views.owner_campaign(body):
             add(Key(CAMPAIGN, *owner))
+        elif owner := views.owner_relay(body):
+            add(Key(RELAY, *owner))
 
     kopf.on.event(*JOBS, registry=registry, id="job_event")(child_event)
     kopf.on.event(*PODS, registry=registry, id="pod_event")(child_event)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mailfleet_sender.contract.accounts import RunState, Totals
-from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, retain
+from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
 from .observation import LedgerView, RunView, WaveView
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from mailfleet_sender.contract.accounts import Report
+    from mailfleet_sender.contract.preflight import Preflight
     from mailfleet_sender.contract.relay import Relay
     from mailfleet_sender.ledger import Deferrals, Retained, RunRow, WaveRow
 
@@ -35,6 +37,23 @@ class RunKey:
     namespace: str
     name: str
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayKey:
+    """What a relay asks about: its name, and its account."""
+
+    namespace: str
+    name: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayFacts:
+    """What the ledger knows of a relay: its newest preflight, and today's messages of its account."""
+
+    found: Preflight | None
+    used_today: int
 
 
 class Ledger:
@@ -96,6 +115,14 @@ class Ledger:
         for row in self.runs.find_all({(k.namespace, k.name) for k in keys}):
             rows[row.namespace, row.name].append(row)
         return rows
+
+    def read_relays(self, keys: Iterable[RelayKey]) -> dict[RelayKey, RelayFacts]:
+        """One answer a relay; a day begins at midnight UTC."""
+        wanted = list(keys)
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        found = preflights(self._engine, {(k.namespace, k.name) for k in wanted})
+        used = usage_totals(self._engine, {k.account for k in wanted}, midnight)
+        return {k: RelayFacts(found.get((k.namespace, k.name)), used.get(k.account, 0)) for k in wanted}
 
     def save_relay(self, relay: Relay) -> int:
         """Write a relay's row; its version, which rises with each change."""

@@ -15,7 +15,7 @@ from mailfleet_sender.contract import environment
 from mailfleet_sender.contract.environment import Exit
 
 from . import names
-from .observation import PLANNER, SENDER
+from .observation import PLANNER, PREFLIGHT, SENDER
 from .resources import API_VERSION, KeyReference
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ SENDER_GRACE_SECONDS = 60
 PLANNER_GRACE_SECONDS = 10
 """A planner has nothing to save: its pages are invisible until they are published."""
 PLAN_JOB_TTL_SECONDS = 3_600
+PREFLIGHT_GRACE_SECONDS = 2
+PREFLIGHT_TTL_SECONDS = 7_200
+"""The next one, an hour later, removes it: this is for relays that nobody looks after any more."""
 FOR_EVER = 2_147_483_647
 USER = 65_532
 """Neither root nor anybody: the sender's image runs as any user."""
@@ -39,6 +42,12 @@ DEFAULT_RESOURCES: dict[str, Any] = {
     "limits": {"memory": "256Mi"},
 }
 """Flat at any number of recipients; no CPU limit, since throttling lets permits go stale."""
+PREFLIGHT_RESOURCES: dict[str, Any] = {
+    "requests": {"cpu": "20m", "memory": "64Mi"},
+    "limits": {"memory": "128Mi"},
+}
+"""One connection, for a second."""
+VERBS = {PLANNER: "plan", SENDER: "send", PREFLIGHT: "preflight"}
 ATTACHMENTS_MEMORY = "1Gi"
 """The limit with attachments: of the largest, 10 MiB, each mail under way is 14 MB, in two or three copies."""
 
@@ -62,7 +71,25 @@ def made_for_send(campaign: CampaignView, relay: RelayView | None, secret: str) 
     """What the pods of a send Job depend on that a running Job cannot be told: the Secrets they read."""
     spec, _ = _parts(campaign)
     ca = (relay.ca.name, relay.ca.key) if relay and relay.ca else None
-    return names.digest(spec.database.name, spec.database.key, relay.auth_secret if relay else None, ca, secret)
+    account = _named_account(relay) if relay else ()
+    auth = relay.auth_secret if relay else None
+    return names.digest(spec.database.name, spec.database.key, auth, ca, secret, *account)
+
+
+def _named_account(relay: RelayView) -> tuple[str, ...]:
+    """An account that is not the relay's own: a sender keeps its limiter, so with another account it is replaced."""
+    if relay.relay is None or relay.relay.account == f"{relay.namespace}/{relay.name}":
+        return ()
+    return (relay.relay.account,)
+
+
+def made_for_preflight(relay: RelayView, secret: str) -> str:
+    """What a preflight depends on: how the relay is reached, and the names of the Secrets for it; not its limits."""
+    if (settings := relay.relay) is None:
+        return ""
+    ca = (relay.ca.name, relay.ca.key) if relay.ca else None
+    where = (settings.host, settings.port, settings.tls.model_dump(mode="json"), settings.hello_name)
+    return names.digest(*where, relay.auth_secret, ca, secret)
 
 
 def plan_job(campaign: CampaignView, image: Image, *, run: int, attempt: int) -> dict[str, Any]:
@@ -108,10 +135,7 @@ def send_job(
     variables = _send_environment(campaign, relay, image, run, wave)
     container = _container(SENDER, image, variables, spec.senders.resources or _default_resources(campaign))
     pod = _pod(container, grace_seconds=SENDER_GRACE_SECONDS, campaign_spec=spec)
-    if relay.ca:
-        container["volumeMounts"].append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
-        items = [{"key": relay.ca.key, "path": CA_FILE}]
-        pod["volumes"].append({"name": "ca", "secret": {"secretName": relay.ca.name, "items": items}})
+    _mount_ca(relay, pod, container)
     job_spec = {
         "completionMode": "Indexed",
         "completions": ranges,
@@ -137,6 +161,42 @@ def send_job(
         job_spec=job_spec,
         pod_spec=pod,
     )
+
+
+def preflight_job(relay: RelayView, image: Image, *, made_for: str, attempt: int, after: str) -> dict[str, Any]:
+    """The Job that tries a relay. One attempt: the operator decides when to try again."""
+    variables = [
+        _secret(environment.LEDGER_URL, KeyReference(name=image.secret, key=LEDGER_KEY)),
+        *_pod_name(),
+        {"name": environment.PREFLIGHT_FOR, "value": made_for},
+        *_relay_environment(relay),
+    ]
+    container = _container(PREFLIGHT, image, variables, PREFLIGHT_RESOURCES)
+    pod = _pod(container, grace_seconds=PREFLIGHT_GRACE_SECONDS)
+    _mount_ca(relay, pod, container)
+    labels, quiet = names.relay_labels(relay.name), {names.ANNOTATION_ARGO: "true", names.ANNOTATION_RELAY: relay.name}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.preflight_job(relay.name, relay.namespace, made_for, attempt, after),
+            "namespace": relay.namespace,
+            "labels": labels,
+            "annotations": {
+                names.ANNOTATION_ATTEMPT: str(attempt),
+                names.ANNOTATION_MADE_FOR: made_for,
+                **quiet,
+            },
+            "ownerReferences": [_owner("EmailRelay", relay.name, relay.uid)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": [_ignore_disruption()]},
+            "ttlSecondsAfterFinished": PREFLIGHT_TTL_SECONDS,
+            "template": {"metadata": {"labels": labels, "annotations": quiet}, "spec": pod},
+        },
+    }
 
 
 def _parts(campaign: CampaignView) -> tuple[CampaignSpec, Any]:
@@ -166,19 +226,21 @@ def _job(
             "namespace": campaign.namespace,
             "labels": labels,
             "annotations": {**annotations, **quiet},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "EmailCampaign",
-                    "name": campaign.name,
-                    "uid": campaign.uid,
-                    "controller": True,
-                    # True would let a foreground deletion of the campaign wait for its pods.
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [_owner("EmailCampaign", campaign.name, campaign.uid)],
         },
         "spec": {**job_spec, "template": {"metadata": {"labels": labels, "annotations": quiet}, "spec": pod_spec}},
+    }
+
+
+def _owner(kind: str, name: str, uid: str) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        # True would let a foreground deletion of the owner wait for its pods.
+        "blockOwnerDeletion": False,
     }
 
 
@@ -215,7 +277,7 @@ def _container(name: str, image: Image, variables: list[dict[str, Any]], resourc
         "name": name,
         "image": image.name,
         "imagePullPolicy": image.pull_policy,
-        "args": ["plan" if name == PLANNER else "send"],
+        "args": [VERBS[name]],
         "env": variables,
         "resources": resources,
         "securityContext": {
@@ -253,26 +315,42 @@ def _plan_environment(campaign: CampaignView, image: Image, run: int) -> list[di
         _secret(environment.LEDGER_URL, KeyReference(name=image.secret, key=LEDGER_KEY)),
         _secret(environment.DATABASE_URL, spec.database),
         {"name": environment.RUN, "value": str(run)},
-        {"name": environment.POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        *_pod_name(),
     ]
 
 
 def _send_environment(
     campaign: CampaignView, relay: RelayView, image: Image, run: int, wave: int
 ) -> list[dict[str, Any]]:
-    variables = [
+    return [
         *_plan_environment(campaign, image, run),
         _secret(environment.REDIS_URL, KeyReference(name=image.secret, key=REDIS_KEY)),
         {"name": environment.WAVE, "value": str(wave)},
-        {"name": environment.RELAY, "value": f"{relay.namespace}/{relay.name}"},
         {"name": environment.GRACE_SECONDS, "value": str(SENDER_GRACE_SECONDS)},
+        *_relay_environment(relay),
     ]
+
+
+def _pod_name() -> list[dict[str, Any]]:
+    return [{"name": environment.POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+
+
+def _relay_environment(relay: RelayView) -> list[dict[str, Any]]:
+    """Which relay, and the Secrets for it."""
+    variables: list[dict[str, Any]] = [{"name": environment.RELAY, "value": f"{relay.namespace}/{relay.name}"}]
     if relay.auth_secret:
         for variable, key in ((environment.SMTP_USERNAME, "username"), (environment.SMTP_PASSWORD, "password")):
             variables.append(_secret(variable, KeyReference(name=relay.auth_secret, key=key)))
     if relay.ca:
         variables.append({"name": environment.SMTP_CA_FILE, "value": f"{CA_FOLDER}/{CA_FILE}"})
     return variables
+
+
+def _mount_ca(relay: RelayView, pod: dict[str, Any], container: dict[str, Any]) -> None:
+    if relay.ca:
+        container["volumeMounts"].append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+        items = [{"key": relay.ca.key, "path": CA_FILE}]
+        pod["volumes"].append({"name": "ca", "secret": {"secretName": relay.ca.name, "items": items}})
 
 
 def _secret(variable: str, reference: KeyReference) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the operator remembers of a campaign between two looks. All of it can be lost: a restarted operator
+"""What the operator remembers of a campaign or a relay between two looks. All of it can be lost: a restarted operator
 measures again.
 """
 
@@ -11,6 +11,10 @@ from .pace import Pace
 from .scaling import Memory as Scaling
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailfleet_sender.contract.relay import Relay
+
     from .actions import TellLimiter
     from .observation import CampaignView
 
@@ -21,6 +25,7 @@ class CampaignMemory:
 
     Attributes:
         pace: of run `run`.
+        account, relay: that it uses.
         amended: generation whose policy is known to be in the ledger.
         stale: resourceVersion in the watch's index when `written` was answered by the API server; while the
             index still shows it, `written` is the newer object.
@@ -34,6 +39,7 @@ class CampaignMemory:
     pace: Pace = field(default_factory=Pace)
     scaling: Scaling = field(default_factory=Scaling)
     account: str = ""
+    relay: str = ""
     amended: int = 0
     stale: str = ""
     written: CampaignView | None = None
@@ -42,3 +48,19 @@ class CampaignMemory:
     told_at: float = 0.0
     forgotten: bool = False
     ended: bool = False
+
+
+@dataclass(slots=True)
+class RelayMemory:
+    """One relay's.
+
+    Attributes:
+        published: what ledger and limiter were told last, and when (monotonic seconds); None: tell it again.
+        status_at: monotonic seconds of the last write of the status.
+        wakes_at: when the relay is to be looked at again for its next preflight.
+    """
+
+    published: Relay | None = None
+    published_at: float = 0.0
+    status_at: float = 0.0
+    wakes_at: datetime | None = None

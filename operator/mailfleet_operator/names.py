@@ -19,6 +19,8 @@ MANAGER = "mailfleet-operator"
 ANNOTATION_RUN = "mailfleet.dev/run"
 ANNOTATION_ATTEMPT = "mailfleet.dev/attempt"
 ANNOTATION_MADE_FOR = "mailfleet.dev/made-for"
+ANNOTATION_RELAY = "mailfleet.dev/relay"
+"""An annotation: a relay's name may be longer than a label's value."""
 ANNOTATION_ARGO = "argocd.argoproj.io/ignore-resource-updates"
 
 STEM = 40
@@ -45,6 +47,22 @@ def plan_job(campaign: str, namespace: str, run: int, made_for: str, attempt: in
 def wave_job(campaign: str, namespace: str, run: int, wave: int) -> str:
     """The name of a wave's Job."""
     return f"{stem(campaign)}-send-{digest(namespace, campaign, run, wave)}"
+
+
+def preflight_job(relay: str, namespace: str, made_for: str, attempt: int, after: str) -> str:
+    """The name of a preflight: other settings, another attempt, or another one before it is another Job."""
+    return f"{stem(relay.replace('.', '-'))}-preflight-{digest(namespace, relay, made_for, attempt, after)}"
+
+
+def relay_labels(relay: str) -> dict[str, str]:
+    """The labels of a relay's child."""
+    return {
+        "app.kubernetes.io/name": "mailfleet",
+        "app.kubernetes.io/instance": relay[:63].rstrip("-."),
+        LABEL_COMPONENT: "preflight",
+        LABEL_MANAGED_BY: MANAGER,
+        "app.kubernetes.io/part-of": "mailfleet",
+    }
 
 
 def labels(campaign: str, run_id: str, component: str, wave: int | None = None) -> dict[str, str]:

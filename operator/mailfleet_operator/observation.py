@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PLANNER = "planner"
 SENDER = "sender"
+PREFLIGHT = "preflight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class RelayView:
     auth_secret: str | None = None
     ca: KeyReference | None = None
     status: Mapping[str, Any] = field(default_factory=dict)
+    sharing: tuple[str, ...] = ()
+    """The other relays of its account, namespace/name; `relay` then has the limits that hold for all of them."""
+    lowered: str = ""
+    """Which of its own limits do not hold, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ class JobView:
     failed_message: str = ""
     ended_at: datetime | None = None
     deleting: bool = False
+    created_at: datetime | None = None
 
     @property
     def over(self) -> bool:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from mailfleet_sender.contract.accounts import RunState
 from mailfleet_sender.errors import LedgerUnavailable
 
-from . import manifests
-from .ledger import RunKey
-from .memory import CampaignMemory
+from . import accounts, manifests
+from .ledger import RelayFacts, RelayKey, RunKey
+from .memory import CampaignMemory, RelayMemory
 from .observation import LedgerView, Observation
 from .pace import Pace
+from .relay_plan import AccountView, RelayObservation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,11 +52,16 @@ class Watched:
 
     campaigns: NamedIndex[CampaignView]
     relays: NamedIndex[RelayView]
+    accounts: Index[str, RelayView]
     jobs: NamedIndex[JobView]
     pods: Index[Name, PodView]
+    relay_jobs: NamedIndex[JobView]
+    relay_pods: Index[Name, PodView]
     nodes: Index[str, bool]
     terminating: Index[str, bool]
     refusals: Index[Name, Refusal]
+    shared: frozenset[str] = frozenset()
+    """Accounts of relays that hold in all namespaces."""
 
     def campaign(self, name: Name) -> CampaignView | None:
         """The campaign, if it is there and is not being deleted."""
@@ -63,9 +69,23 @@ class Watched:
         return views[-1] if views else None
 
     def relay(self, name: Name) -> RelayView | None:
-        """A relay."""
+        """A relay, with the limits that hold for its account."""
         views = _all(self.relays, name)
-        return views[-1] if views else None
+        return accounts.settled(views[-1], self._peers(views[-1]), self.shared) if views else None
+
+    def campaigns_with(self, namespace: str, relay: str) -> list[Name]:
+        """The campaigns that name a relay."""
+        found = (self.campaign(name) for name in list(self.campaigns) if name[0] == namespace)
+        return [(c.namespace, c.name) for c in found if c and c.spec and c.spec.relay_ref.name == relay]
+
+    def related(self, view: RelayView) -> set[Name]:
+        """A relay, those that share its account, and those of its namespace, one of which it may have shared with."""
+        own = {key for key in list(self.relays) if key[0] == view.namespace}
+        return own | {(view.namespace, view.name)} | {(r.namespace, r.name) for r in self._peers(view)}
+
+    def _peers(self, view: RelayView) -> list[RelayView]:
+        key = accounts.key_of(view, self.shared)
+        return _all(self.accounts, key) if key else []
 
     def is_terminating(self, namespace: str) -> bool:
         """Whether a namespace is being deleted."""
@@ -73,7 +93,13 @@ class Watched:
 
     def jobs_in(self, namespace: str) -> tuple[JobView, ...]:
         """All our Jobs of a namespace."""
-        return tuple(j for key in list(self.jobs) if key[0] == namespace for j in _all(self.jobs, key))
+        return tuple(
+            j
+            for index in (self.jobs, self.relay_jobs)
+            for key in list(index)
+            if key[0] == namespace
+            for j in _all(index, key)
+        )
 
 
 def _all(index: Index[K_contra, V], key: K_contra) -> list[V]:
@@ -83,9 +109,16 @@ def _all(index: Index[K_contra, V], key: K_contra) -> list[V]:
 class Observer:
     """Makes observations; also keeps the memories, which are part of them."""
 
-    def __init__(self, watched: Watched, ledger: Batched[RunKey, LedgerView], settings: Settings) -> None:
-        self.watched, self._ledger, self._settings = watched, ledger, settings
+    def __init__(
+        self,
+        watched: Watched,
+        ledger: Batched[RunKey, LedgerView],
+        relays: Batched[RelayKey, RelayFacts],
+        settings: Settings,
+    ) -> None:
+        self.watched, self._ledger, self._relays, self._settings = watched, ledger, relays, settings
         self.memories: dict[Name, CampaignMemory] = {}
+        self.relay_memories: dict[Name, RelayMemory] = {}
         self.limiter_trouble: str | None = None
         """Why the limiter did not answer when it was last asked."""
         self.accounts: dict[str, AccountState] = {}
@@ -104,6 +137,7 @@ class Observer:
             _measure(memory, ledger, now)
         relay = self.watched.relay((name[0], campaign.spec.relay_ref.name)) if campaign.spec else None
         memory.account = relay.relay.account if relay and relay.relay else ""
+        memory.relay = campaign.spec.relay_ref.name if campaign.spec else ""
         jobs = tuple(_all(self.watched.jobs, name))
         pods = tuple(_all(self.watched.pods, name))
         o = Observation(
@@ -133,6 +167,45 @@ class Observer:
             made_for_send=manifests.made_for_send(campaign, relay, secret),
         )
 
+    async def observe_relay(self, relay: RelayView, account: AccountState | None, ledger: str) -> RelayObservation:
+        """Everything about one relay.
+
+        Args:
+            relay: with the limits that hold for its account.
+            account: what the limiter has of it; None: it does not answer.
+            ledger: why the ledger could not be told of the relay; empty: it could.
+        """
+        name = (relay.namespace, relay.name)
+        facts, trouble = None, ledger
+        if relay.relay and not trouble:
+            try:
+                facts = await self._relays.ask(RelayKey(*name, relay.relay.account))
+            except LedgerUnavailable as error:
+                trouble = str(error)
+        now = datetime.now(UTC)
+        jobs, pods = tuple(_all(self.watched.relay_jobs, name)), tuple(_all(self.watched.relay_pods, name))
+        return RelayObservation(
+            now=now,
+            relay=relay,
+            made_for=manifests.made_for_preflight(relay, self._settings.image.secret),
+            image=self._settings.image.name,
+            jobs=jobs,
+            pods=pods,
+            refusals=self._refusals(relay.namespace, jobs, pods),
+            found=facts.found if facts else None,
+            ledger_trouble=trouble,
+            limiter_trouble=self.limiter_trouble or "",
+            account=_account_view(account, now),
+            used_today=facts.used_today if facts else None,
+            campaigns=sum(
+                1 for (at, _), m in self.memories.items() if at == name[0] and m.relay == name[1] and not m.ended
+            ),
+        )
+
+    def relays_in_use(self) -> set[Name]:
+        """Of campaigns that are not over."""
+        return {(namespace, m.relay) for (namespace, _), m in self.memories.items() if m.relay and not m.ended}
+
     async def _read_ledger(self, campaign: CampaignView) -> tuple[LedgerView | None, str]:
         if campaign.spec is None:
             return None, "not asked, for the spec cannot be read"
@@ -159,6 +232,14 @@ def _room_at(account: AccountState | None, now: datetime) -> datetime | None:
     """When there is room for mail again, if the account's quota or one that the relay keeps itself is used up."""
     found = (account.quota.room_at if account and account.quota else None, account.exhausted_until if account else None)
     return max((at for at in found if at and at > now), default=None)
+
+
+def _account_view(account: AccountState | None, now: datetime) -> AccountView | None:
+    if account is None or account.permits_per_second is None:
+        return None
+    limit, effective = account.permits_per_second, account.effective_per_second
+    used = account.quota.used if account.quota else None
+    return AccountView(limit, limit if effective is None else effective, used, _room_at(account, now))
 
 
 def _newest(campaign: CampaignView, memory: CampaignMemory) -> CampaignView:

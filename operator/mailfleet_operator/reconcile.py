@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +12,12 @@ import structlog
 
 from mailfleet_sender.errors import LedgerUnavailable
 
-from . import events, status, views
+from . import events, relay_plan, status, views
 from .actions import RecordStart
 from .cluster import CAMPAIGNS, RELAYS
 from .conditions import time_text
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
+from .memory import RelayMemory
 from .plan import plan
 from .plan.terminating_namespace import deletions
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from mailfleet_sender.limiter import AccountState
+
     from .apply import Hands
     from .cluster import Cluster
     from .memory import CampaignMemory
-    from .observation import Observation
+    from .observation import Observation, RelayView
     from .observe import Name, Observer
     from .plan import Plan
     from .settings import Settings
@@ -51,6 +53,8 @@ class Key:
 
 SOON = 0.1
 """Seconds until a key that was changed is looked at again: the watch brings most changes within that time."""
+PUBLISH_AGAIN_SECONDS = 30.0
+"""A limiter that was emptied, or a ledger of an older day, learns of a relay again within this time and a tick."""
 CAMPAIGN, RELAY, NAMESPACE = "campaign", "relay", "namespace"
 
 
@@ -154,19 +158,54 @@ class Reconciler:
     # --- relays ---------------------------------------------------------------------------------------
     async def _relay(self, name: Name) -> None:
         relay = self._observer.watched.relay(name)
-        if relay is None:
+        if relay is None or self._observer.watched.is_terminating(name[0]):
+            self._observer.relay_memories.pop(name, None)
             return
-        try:
-            trouble = await self._in_thread(lambda: self._hands.publish(relay))
-        except LedgerUnavailable as error:
-            trouble = f"the ledger does not answer: {error}"
-        self._observer.limiter_trouble = self._hands.limiter_trouble
-        after = status.of_relay(relay, datetime.now(UTC), trouble)
-        if after != relay.status:
-            patch = status.merge_patch(relay.status, after, None)
-            try:
-                await self._in_thread(lambda: self._cluster.patch_status(RELAYS, *name, patch))
-            except ObjectGoneError:
-                return
-        if trouble:
+        memory = self._observer.relay_memories.setdefault(name, RelayMemory())
+        ledger, account = await self._publish(relay, memory)
+        o = await self._observer.observe_relay(relay, account, ledger)
+        planned = relay_plan.plan(o)
+        refused = await self._in_thread(partial(self._hands.try_relay, o, planned.actions))
+        if refused:
+            planned = relay_plan.plan(o, refused)
+        await self._write_relay_status(relay, planned.status, memory)
+        if o.ledger_trouble or o.limiter_trouble or refused:
             self.again(Key(RELAY, *name), 5)
+        if planned.due and planned.due != memory.wakes_at:
+            memory.wakes_at = planned.due
+            self.again(Key(RELAY, *name), max(SOON, (planned.due - o.now).total_seconds()))
+
+    async def _publish(self, relay: RelayView, memory: RelayMemory) -> tuple[str, AccountState | None]:
+        """Bring its settings to ledger and limiter if they may not have them.
+
+        Returns:
+            why the ledger does not answer, or nothing; and what the limiter has of the account.
+        """
+        if (settings := relay.relay) is None:
+            return "", None
+        trouble = ""
+        if settings != memory.published or time.monotonic() - memory.published_at > PUBLISH_AGAIN_SECONDS:
+            memory.published = None
+            try:
+                if await self._in_thread(lambda: self._hands.publish(relay)) is None:
+                    memory.published, memory.published_at = settings, time.monotonic()
+            except LedgerUnavailable as error:
+                trouble = str(error)
+        found = await self._in_thread(lambda: self._hands.survey([settings.account]))
+        self._observer.limiter_trouble = self._hands.limiter_trouble
+        return trouble, found.get(settings.account)
+
+    async def _write_relay_status(self, relay: RelayView, after: dict[str, Any], memory: RelayMemory) -> None:
+        """As a campaign's: if it changed, and at most every few seconds unless a condition did."""
+        recent = time.monotonic() - memory.status_at < self._settings.status_seconds
+        if after == relay.status or (recent and not status.changed_in_kind(relay.status, after)):
+            return
+        patch = status.merge_patch(relay.status, after, None)
+        try:
+            await self._in_thread(lambda: self._cluster.patch_status(RELAYS, relay.namespace, relay.name, patch))
+        except ObjectGoneError:
+            return
+        except ClusterError as error:
+            log.warning("the status was not written", why=str(error), namespace=relay.namespace, relay=relay.name)
+            return
+        memory.status_at = time.monotonic()

@@ -22,6 +22,7 @@ HEALTH_PORT = "MAILFLEET_HEALTH_PORT"
 LOG_LEVEL = "MAILFLEET_LOG_LEVEL"
 NAMESPACES = "MAILFLEET_NAMESPACES"
 RETENTION_MONTHS = "MAILFLEET_RETENTION_MONTHS"
+SHARED_ACCOUNTS = "MAILFLEET_SHARED_ACCOUNTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Settings:
         tick_seconds: between two looks at a campaign that is not over.
         status_seconds: at least between two writes of a status whose conditions did not change.
         retention_months: whole months for which the ledger keeps who got what; totals stay for ever.
+        shared_accounts: accounts of relays that hold in all namespaces; others belong to their namespace.
         namespaces: those served; empty for all of the cluster.
     """
 
@@ -44,6 +46,7 @@ class Settings:
     log_level: str = "INFO"
     retention_months: int = 12
     namespaces: tuple[str, ...] = ()
+    shared_accounts: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Settings:
@@ -77,4 +80,5 @@ class Settings:
             log_level=text(LOG_LEVEL, "INFO").upper(),
             retention_months=max(1, int(number(RETENTION_MONTHS, 12))),
             namespaces=tuple(filter(None, (variables.get(NAMESPACES) or "").split(","))),
+            shared_accounts=frozenset(filter(None, (variables.get(SHARED_ACCOUNTS) or "").split(","))),
         )

@@ -1,4 +1,4 @@
-"""What the status of a campaign and of a relay should say. Pure; `reconcile` writes it, if it changed.
+"""What the status of a campaign should say. Pure; `reconcile` writes it, if it changed.
 
 Its size does not depend on the number of recipients, and stays below 4 KiB.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
 from . import windows
-from .conditions import Condition, Type, settle, time_text, true
+from .conditions import Condition, Type, settle, time_text
 from .observation import SENDER
 from .plan import cancel, end_time
 from .plan.senders import working_jobs
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from .observation import LedgerView, Observation, RelayView
+    from .observation import LedgerView, Observation
     from .plan import Plan
 
 ETA_STEP = 10
@@ -62,8 +62,8 @@ def _figures(o: Observation, ledger: LedgerView, run_id: str) -> dict[str, Any]:
         status["progress"] = f"{done}/{totals.planned}"
         status["completionTime"] = time_text(run.ended_at)
         status["rate"] = {
-            "current": _rate(o.pace.per_second if run.state is RunState.OPEN else 0.0),
-            **({"limit": _rate(o.limit)} if o.limit else {}),
+            "current": rate_text(o.pace.per_second if run.state is RunState.OPEN else 0.0),
+            **({"limit": rate_text(o.limit)} if o.limit else {}),
         }
         status["estimatedCompletionTime"] = time_text(eta(o, ledger))
     if run and run.started:
@@ -157,29 +157,7 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any], resource_ve
     return {**metadata, "status": {**gone, **after}}
 
 
-def of_relay(relay: RelayView, now: datetime, trouble: str | None) -> dict[str, Any]:
-    """The status of an EmailRelay: Ready once ledger and limiter know it."""
-    if relay.invalid:
-        status, reason, message = "False", "SpecInvalid", relay.invalid
-    elif trouble:
-        status, reason, message = "False", "NotPublished", trouble
-    else:
-        status, reason, message = "True", "Ready", "ledger and limiter know its settings"
-    old: Mapping[str, Any] = next((c for c in relay.status.get("conditions") or () if c.get("type") == "Ready"), {})
-    since = old.get("lastTransitionTime") if old.get("status") == status else None
-    condition = {
-        "type": "Ready",
-        "status": status,
-        "reason": reason,
-        "message": true(Type.PLANNED, reason, message).message,
-        "lastTransitionTime": since or time_text(now),
-        "observedGeneration": relay.generation,
-    }
-    rate = {"effectiveRate": relay.relay.limits.rate.split(",")[0]} if relay.relay else {}
-    return {"observedGeneration": relay.generation, "conditions": [condition], **rate}
-
-
-def _rate(per_second: float) -> str:
+def rate_text(per_second: float) -> str:
     """Three digits are enough for people: 13.9/s, 1000/s, 0.5/s; slow ones by the hour."""
     if 0 < per_second < 0.1:
         return f"{per_second * 3600:.3g}/h"

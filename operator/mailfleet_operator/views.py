@@ -98,6 +98,7 @@ def job(body: Manifest) -> JobView:
         failed_message=str(failed.get("message", "")) if failed else "",
         ended_at=parse_time(end.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
+        created_at=parse_time(meta.get("creationTimestamp")),
     )
 
 
@@ -156,6 +157,13 @@ def owner_campaign(body: Manifest) -> tuple[str, str] | None:
     """Namespace and name of the campaign that a child belongs to."""
     meta = body["metadata"]
     name = (meta.get("labels") or {}).get(names.LABEL_CAMPAIGN)
+    return (meta["namespace"], name) if name else None
+
+
+def owner_relay(body: Manifest) -> tuple[str, str] | None:
+    """Namespace and name of the relay that a preflight belongs to."""
+    meta = body["metadata"]
+    name = (meta.get("annotations") or {}).get(names.ANNOTATION_RELAY)
     return (meta["namespace"], name) if name else None
 
 

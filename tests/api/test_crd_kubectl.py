@@ -88,11 +88,16 @@ def test_get_shows_a_relay(api: ControlPlane, namespace: str) -> None:
         "reason": "Ready",
         "message": "",
     }
-    patch = {"status": {"observedGeneration": 1, "effectiveRate": "9.8/s", "conditions": [ready]}}
+    throttled = {**ready, "type": "Throttled", "reason": "RelayThrottling"}
+    figures = {"effectiveRate": "9.8/s", "usedToday": 12345, "campaigns": 2, "capabilities": ["PIPELINING"]}
+    patch = {"status": {"observedGeneration": 1, **figures, "conditions": [ready, throttled]}}
     api.kubectl("patch", "er", "ses", "-n", namespace, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
     head, line = rows(api.kubectl("get", "emailrelays", "-n", namespace))
-    assert head == ["NAME", "HOST", "LIMIT", "EFFECTIVE", "READY", "AGE"]
-    assert line[:-1] == ["ses", "smtp.example.com", "14/s", "9.8/s", "True"]
+    assert head == ["NAME", "HOST", "LIMIT", "EFFECTIVE", "READY", "USED", "CAMPAIGNS", "AGE"]
+    assert line[:-1] == ["ses", "smtp.example.com", "14/s", "9.8/s", "True", "12345", "2"]
+    head, line = rows(api.kubectl("get", "emailrelays", "-n", namespace, "-o", "wide"))
+    assert head[8:] == ["PORT", "TLS", "THROTTLED", "REASON"]
+    assert line[8:] == ["587", "StartTLS", "True", "Ready"]
 
 
 def test_both_kinds_are_in_one_category(api: ControlPlane, namespace: str) -> None:

@@ -167,11 +167,11 @@ def test_complete_stays_complete_when_it_is_deleted_and_applied_again(hand: Hand
     hand.send_all("autumn")
     hand.wait_for_reason("autumn", "Complete", "Complete")
     hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
-    wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
+    wait_for("its Jobs are gone", lambda: not hand.list("jobs", "mailfleet.dev/campaign"), interval=0.2)
     hand.apply(campaign(rangeSize=500))
     hand.wait_for_reason("autumn", "Complete", "Complete")
     assert hand.status("autumn")["recipients"]["sent"] == 500
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
 
 
 def test_a_new_run_id_sends_again_to_all(hand: Hand) -> None:
@@ -189,13 +189,13 @@ def test_a_new_run_id_sends_again_to_all(hand: Hand) -> None:
 def test_the_same_run_id_with_another_message_is_refused(hand: Hand) -> None:
     sending(hand)
     hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
-    wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
+    wait_for("its Jobs are gone", lambda: not hand.list("jobs", "mailfleet.dev/campaign"), interval=0.2)
     other = campaign(rangeSize=500)
     other["spec"]["message"]["subject"] = "Something else"
     hand.apply(other)
     found = hand.wait_for_reason("autumn", "Planned", "RunIdReused")
     assert "spec.runId" in found["message"]
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
     hand.patch("autumn", {"message": {"subject": "Autumn"}})
     hand.wait_for_reason("autumn", "Planned", "Planned")
 

@@ -91,7 +91,7 @@ def test_a_missing_relay(hand: Hand) -> None:
     hand.apply(campaign())
     found = hand.wait_for_reason("autumn", "Planned", "RelayNotFound")
     assert "create it" in found["message"]
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
     hand.apply(relay())
     assert hand.plan() == 0
     hand.wait_for_reason("autumn", "Planned", "Planned")

@@ -105,13 +105,13 @@ def test_cancelled_stays_cancelled_when_it_is_deleted_and_applied_again(hand: Ha
     with pytest.raises(KubectlError, match="cancel cannot be taken back"):
         hand.patch("autumn", {"cancel": False})
     hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
-    wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
+    wait_for("its Jobs are gone", lambda: not hand.list("jobs", "mailfleet.dev/campaign"), interval=0.2)
     campaign = custom_resources.campaign("autumn")
     campaign["spec"]["rangeSize"] = 500
     hand.apply(campaign)
     hand.wait_for_reason("autumn", "Failed", "Cancelled")
     assert recipients(hand) == {"planned": 2000, "sent": 500, "cancelled": 1500}
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
     hand.patch("autumn", {"runId": "2"})
     assert hand.plan() == 0
     wait_for("run 2 sends", lambda: hand.jobs("sender"), interval=0.2)
@@ -156,7 +156,7 @@ def test_an_end_time_that_has_passed_starts_nothing(hand: Hand) -> None:
     campaign["spec"]["schedule"] = {"endTime": at(-60)}
     hand.apply(custom_resources.relay("ses"), campaign)
     hand.wait_for_reason("autumn", "Failed", "EndTimeReached")
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
 
 
 def window(first: float, last: float) -> Manifest:
@@ -186,7 +186,7 @@ def test_applied_long_after_its_start_it_sends_nothing(hand: Hand) -> None:
     hand.apply(custom_resources.relay("ses"), campaign)
     failed = hand.wait_for_reason("autumn", "Failed", "StartingDeadlineExceeded")
     assert "runId" in failed["message"]
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
     hand.patch("autumn", {"runId": "2", "schedule": {"startTime": at(-5)}})
     assert hand.plan() == 0
     wait_for("run 2 sends", lambda: hand.jobs("sender"), interval=0.2)

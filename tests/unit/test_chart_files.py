@@ -93,6 +93,8 @@ def test_schema_knows_every_value_and_no_other() -> None:
     [
         ("campaignNamespaces", ["Marketing"]),
         ("campaignNamespaces", ["a", "a"]),
+        ("sharedAccounts", ["a,b"]),
+        ("sharedAccounts", ["a/b"]),
         ("ledger.url", "mysql://x/y"),
         ("redis.url", "x:6379"),
         ("images.pullPolicy", "Sometimes"),

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PURE = [
+    "accounts",
     "actions",
     "conditions",
     "delays",
@@ -19,6 +20,7 @@ PURE = [
     "observation",
     "pace",
     "plan",
+    "relay_plan",
     "resources",
     "scaling",
     "status",

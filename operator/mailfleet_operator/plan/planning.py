@@ -12,7 +12,7 @@ from mailfleet_operator.conditions import Condition, Type, false, true
 from mailfleet_operator.observation import PLANNER
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
-from . import forecast
+from . import forecast, relay
 from .step import Step
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def policy(o: Observation) -> Step | None:
         message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
         if run.state is RunState.PLANNED:
             reasons = ", ".join(f"{count} {reason}" for reason, count in o.ledger.skipped)
-            message += f" ({reasons})" * bool(reasons) + forecast.words(o)
+            message += f" ({reasons})" * bool(reasons) + forecast.words(o) + relay.doubts(o)
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
     own = [j for j in jobs if j.owner_uid == o.campaign.uid and not j.deleting]

@@ -17,6 +17,8 @@ PRESENT_SECONDS = 3.0
 """As PRESENT in reserve.lua: a pod that asked within this time may hold connections."""
 LATEST_SECONDS = 2.0
 """As LATEST in reserve.lua: a permit is used within this time."""
+RETURN_PER_SECOND = 0.05 / 60
+"""As RETURN in reserve.lua, which counts when somebody asks; of an account at rest it is counted here."""
 UNTOLD_WEIGHT = 100
 """As in reserve.lua: the API's default, for a campaign of which the limiter has not been told."""
 CAMPAIGN_FIELDS = frozenset({"weight", "paused", "until", "brake-percent", "brake-sample", "braked"})
@@ -152,7 +154,7 @@ def read_account(
         paused=limits.get("paused") == "1",
         booked_seconds=max(0, int(state.get("tat", now)) - now) / 1e6,
         campaigns={name: _use(name, limits, counts, asked.get(name, [])) for name in sorted(told | asked.keys())},
-        effective_per_second=rate * float(state.get("slow", 1)) if rate is not None else None,
+        effective_per_second=rate * _slow(state, now) if rate is not None else None,
         pods=present,
         connections=int(limits["connections"]) if "connections" in limits else None,
         domain_rates={d: float(limits[f"domain:{d}"]) for d in limits.get("domains", "").split()},
@@ -175,6 +177,12 @@ def _use(name: str, limits: Mapping[str, str], counts: Mapping[str, str], asked:
         braked_since=_moment(limits.get(f"braked:{name}")),
         **{what: int(counts.get(f"{what}:{name}", 0)) for what in OUTCOME_FIELDS},
     )
+
+
+def _slow(state: Mapping[str, str], now: int) -> float:
+    """What the relay's throttling leaves of the rate."""
+    seconds = max(0, now - int(state.get("slow-at", now))) / 1e6
+    return min(1.0, float(state.get("slow", 1)) + seconds * RETURN_PER_SECOND)
 
 
 def _moment(microseconds: str | int | None) -> datetime | None:
