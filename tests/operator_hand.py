@@ -6,6 +6,7 @@ the pods' statuses as a kubelet would; the Job controller does the rest.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -20,6 +21,8 @@ import psycopg2
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.ledger import Outcome, OwnedRange, Positions, Timing, migrate, open_ledger
 from mailfleet_sender.planning import plan_run
+from mailfleet_sender.preflighting import preflight
+from mailfleet_sender.settings import Environment, PreflightSettings
 from services import free_port, wait_for
 
 if TYPE_CHECKING:
@@ -197,6 +200,39 @@ class Hand:
         )
         self.end_pod(name, code)
         return code
+
+    def fly(self, relay: str) -> int:
+        """Play a preflight's pod with the real verb, as the kubelet would start it.
+
+        Returns:
+            its exit code.
+        """
+        pod = self.preflight_pod(relay)
+        name = pod["metadata"]["name"]
+        variables = {**environment(pod), "MAILFLEET_LEDGER_URL": self.ledger_url, "MAILFLEET_POD_NAME": name}
+        for variable in pod["spec"]["containers"][0]["env"]:
+            reference = variable.get("valueFrom", {}).get("secretKeyRef", {})
+            if variable["name"].startswith("MAILFLEET_SMTP_") and reference:
+                data = self.get("secret", reference["name"])["data"][reference["key"]]
+                variables[variable["name"]] = base64.b64decode(data).decode()
+        code = int(preflight(PreflightSettings.read(Environment(variables))))
+        self.end_pod(name, code)
+        return code
+
+    def preflight_pod(self, relay: str) -> Manifest:
+        """The pod of a relay's preflight."""
+
+        def probe() -> Manifest | None:
+            jobs = [j for j in self.preflights(relay) if "deletionTimestamp" not in j["metadata"]]
+            pods = [p for j in jobs for p in self.pods(j["metadata"]["name"])]
+            return pods[0] if pods else None
+
+        return wait_for(f"a preflight of {relay}", probe, interval=0.2)
+
+    def preflights(self, relay: str) -> list[Manifest]:
+        """The Jobs of a relay's preflights."""
+        jobs = self.list("jobs", "app.kubernetes.io/component=preflight")
+        return [j for j in jobs if j["metadata"]["annotations"]["mailfleet.dev/relay"] == relay]
 
     def send(self, job: Manifest, index: int, *, upto: int | None = None, kind: OutcomeKind = OutcomeKind.SENT) -> None:
         """Play a sender of one range: claim and record `upto` recipients, or all; then its pod ends."""

@@ -197,8 +197,11 @@ class Reconciler:
 
     async def _write_relay_status(self, relay: RelayView, after: dict[str, Any], memory: RelayMemory) -> None:
         """As a campaign's: if it changed, and at most every few seconds unless a condition did."""
-        recent = time.monotonic() - memory.status_at < self._settings.status_seconds
-        if after == relay.status or (recent and not status.changed_in_kind(relay.status, after)):
+        if after == relay.status:
+            return
+        wait = memory.status_at + self._settings.status_seconds - time.monotonic()
+        if wait > 0 and not status.changed_in_kind(relay.status, after):
+            self.again(Key(RELAY, relay.namespace, relay.name), wait)
             return
         patch = status.merge_patch(relay.status, after, None)
         try:

@@ -97,15 +97,6 @@ def test_a_missing_relay(hand: Hand) -> None:
     hand.wait_for_reason("autumn", "Planned", "Planned")
 
 
-def test_a_relay_is_ready_once_ledger_and_limiter_know_it(hand: Hand) -> None:
-    hand.apply(relay())
-    hand.kubectl("wait", "--for=condition=Ready", "emailrelay/ses", "--timeout=60s")
-    hand.apply(relay("50/s"))
-    wait_for(
-        "the new rate", lambda: hand.get("emailrelay", "ses")["status"].get("effectiveRate") == "50/s", interval=0.2
-    )
-
-
 def test_a_missing_table_and_the_way_back(hand: Hand) -> None:
     hand.apply(relay(), campaign())
     assert hand.plan() != 0
