@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Attributes: `ca`: whom to trust; `chain` and `key`: of a server called localhost and 127.0.0.1."""
+    """Attributes: `ca`: whom to trust; `chain` and `key`: of a server called localhost, 127.0.0.1 and as asked for."""
 
     ca: Path
     chain: Path
     key: Path
 
     @classmethod
-    def make(cls, folder: Path) -> Certificates:
-        """Make them, valid for a day."""
+    def make(cls, folder: Path, *hosts: str) -> Certificates:
+        """Make them, valid for a day, for these hosts as well."""
 
         def openssl(*words: str) -> None:
             subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
@@ -31,7 +31,8 @@ class Certificates:
             "-addext", "keyUsage=critical,keyCertSign",
         )  # fmt: skip
         openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-        (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        names = ["DNS:localhost", "IP:127.0.0.1", *(f"DNS:{host}" for host in hosts)]
+        (folder / "names").write_text(f"subjectAltName={','.join(names)}\n")
         openssl(
             "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-out", "server.pem", "-days", "1", "-extfile", "names",

@@ -26,6 +26,9 @@ ANNOTATION_ARGO = "argocd.argoproj.io/ignore-resource-updates"
 STEM = 40
 """Characters of the campaign's name in a child's: a pod's host name, `<job>-<index>`, has at most 63, and
 the index up to 5."""
+RELAY_STEM = 36
+"""The same of a relay's name: Kubernetes cuts a pod's name at 58 characters before its own five, and a pod that no
+longer begins with its Job's name could not be told from another's."""
 
 
 def digest(*parts: Any) -> str:
@@ -51,7 +54,8 @@ def wave_job(campaign: str, namespace: str, run: int, wave: int) -> str:
 
 def preflight_job(relay: str, namespace: str, made_for: str, attempt: int, after: str) -> str:
     """The name of a preflight: other settings, another attempt, or another one before it is another Job."""
-    return f"{stem(relay.replace('.', '-'))}-preflight-{digest(namespace, relay, made_for, attempt, after)}"
+    short = relay.replace(".", "-")[:RELAY_STEM].rstrip("-")
+    return f"{short}-preflight-{digest(namespace, relay, made_for, attempt, after)}"
 
 
 def relay_labels(relay: str) -> dict[str, str]:

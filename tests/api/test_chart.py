@@ -194,6 +194,7 @@ def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
         "MAILFLEET_SENDER_SECRET",
         "MAILFLEET_SENDER_PULL_POLICY",
         "MAILFLEET_RETENTION_MONTHS",
+        "MAILFLEET_SHARED_ACCOUNTS",
     }
 
 
@@ -204,6 +205,14 @@ def test_how_long_the_ledger_keeps_deliveries_reaches_the_operator() -> None:
 
     assert told() == "12"
     assert told("--set=ledger.retentionMonths=3") == "3"
+
+
+def test_shared_accounts_reach_the_operator() -> None:
+    containers = one(render("mailfleet", *URLS, "--set=sharedAccounts={a,b-c}"), "Deployment")["spec"]["template"][
+        "spec"
+    ]
+    told = {env["name"]: env.get("value") for env in containers["containers"][0]["env"]}
+    assert told["MAILFLEET_SHARED_ACCOUNTS"] == "a,b-c"
 
 
 def test_another_ledger_restarts_the_operator() -> None:

@@ -116,6 +116,15 @@ def test_all_keys_of_an_account_share_one_hash_tag() -> None:
     assert {key.partition("{")[2].partition("}")[0] for key in keys} == {"team/relay"}
 
 
+@pytest.mark.parametrize(("minutes", "rate"), [(0, 70.0), (2, 80.0), (6, 100.0), (600, 100.0)])
+def test_of_an_account_at_rest_the_rate_comes_back_as_well(minutes: int, rate: float) -> None:
+    now = 1_800_000_000_000_000
+    state = {"slow": "0.700000000", "slow-at": str(now - minutes * 60_000_000)}
+    found = read_account({"version": "1", "rate": "100"}, state, {}, now)
+    assert found.effective_per_second == pytest.approx(rate)
+    assert found.slowed == (rate < 100)
+
+
 def test_the_state_counts_only_pods_that_asked_lately() -> None:
     now = 1_790_000_000_000_000
     state = read_account(

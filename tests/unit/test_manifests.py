@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from custom_resources import EXAMPLES
-from mailfleet_operator import manifests, names
+from mailfleet_operator import manifests, names, views
 from mailfleet_operator.manifests import Image
 from mailfleet_sender.contract import environment
 from mailfleet_sender.settings import Environment, PlanSettings
@@ -170,6 +170,60 @@ class TestPlanJob:
         variables = {"MAILFLEET_LEDGER_URL": "l", "MAILFLEET_DATABASE_URL": "d", "MAILFLEET_POD_NAME": "p"}
         settings = PlanSettings.read(Environment({**variables, "MAILFLEET_RUN": "1"}))
         assert str(settings.config_folder) == environment.CONFIG_MAPS
+
+
+LOGIN = {"auth": {"secretRef": {"name": "login"}}, "tls": {"caSecretRef": {"name": "ca", "key": "root.pem"}}}
+
+
+def preflight_job(**spec: Any) -> dict[str, Any]:
+    return manifests.preflight_job(relay(**(spec or LOGIN)), IMAGE, made_for="12345678", attempt=2, after="f-1")
+
+
+class TestPreflightJob:
+    def test_it_is_told_the_relay_and_its_secrets_and_no_more(self) -> None:
+        told = variables(preflight_job())
+        assert set(told) == {
+            environment.LEDGER_URL,
+            environment.POD_NAME,
+            environment.PREFLIGHT_FOR,
+            environment.RELAY,
+            environment.SMTP_USERNAME,
+            environment.SMTP_PASSWORD,
+            environment.SMTP_CA_FILE,
+        }
+        assert (told[environment.RELAY], told[environment.PREFLIGHT_FOR]) == ("marketing/ses", "12345678")
+        assert told[environment.SMTP_PASSWORD] == {"secretKeyRef": {"name": "login", "key": "password"}}
+
+    def test_it_connects_with_what_a_sender_has(self) -> None:
+        sender, tried = pod(send_job(LOGIN)), pod(preflight_job())
+        assert tried["volumes"] == sender["volumes"]
+        assert tried["containers"][0]["volumeMounts"] == sender["containers"][0]["volumeMounts"]
+        assert tried["securityContext"] == sender["securityContext"]
+        assert tried["containers"][0]["securityContext"] == sender["containers"][0]["securityContext"]
+        assert tried["automountServiceAccountToken"] is False
+        assert tried["containers"][0]["args"] == ["preflight"]
+
+    def test_one_attempt_a_job_and_it_belongs_to_the_relay(self) -> None:
+        job = preflight_job()
+        assert job["spec"]["backoffLimit"] == 0
+        (owner,) = job["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("EmailRelay", "ses", "r-1")
+        assert "mailfleet.dev/campaign" not in job["metadata"]["labels"]
+        assert job["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "mailfleet-operator"
+
+    def test_operator_and_pods_find_the_relay_by_an_annotation(self) -> None:
+        job = preflight_job()
+        body = {**job, "metadata": {**job["metadata"], "uid": "j-1"}}
+        assert views.owner_relay(body) == ("marketing", "ses")
+        assert views.owner_campaign(body) is None
+        assert views.job(body).attempt == 2
+        assert job["spec"]["template"]["metadata"]["annotations"]["mailfleet.dev/relay"] == "ses"
+
+    def test_the_longest_name_of_a_relay_makes_names_and_labels_that_fit(self) -> None:
+        name = ".".join(["relay-of-a-long-name"] * 12)
+        assert len(f"{names.preflight_job(name, 'n', 'h', 1, '')}-") <= 58
+        assert "." not in names.preflight_job(name, "n", "h", 1, "")
+        assert len(names.relay_labels(name)["app.kubernetes.io/instance"]) <= 63
 
 
 def test_the_desk_of_the_examples_is_a_senders_pod_that_does_nothing() -> None:
