@@ -126,8 +126,7 @@ def watch(registry: kopf.OperatorRegistry, add: Add, view: Callable[[], Watched]
     @kopf.on.event(*RELAYS, registry=registry)
     async def relay_event(body: Body, **_: Any) -> None:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        for relay in view().related(views.relay(body)):
-            add(Key(RELAY, *relay))
+        add(Key(RELAY, namespace, name))
         for campaign in view().campaigns_with(namespace, name):
             add(Key(CAMPAIGN, *campaign))
 

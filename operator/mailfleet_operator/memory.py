@@ -56,11 +56,14 @@ class RelayMemory:
 
     Attributes:
         published: what ledger and limiter were told last, and when (monotonic seconds); None: tell it again.
+        generation, sharing: of the relay at the last look.
         status_at: monotonic seconds of the last write of the status.
         wakes_at: when the relay is to be looked at again for its next preflight.
     """
 
     published: Relay | None = None
     published_at: float = 0.0
+    generation: int = 0
+    sharing: tuple[str, ...] = ()
     status_at: float = 0.0
     wakes_at: datetime | None = None

@@ -78,11 +78,6 @@ class Watched:
         found = (self.campaign(name) for name in list(self.campaigns) if name[0] == namespace)
         return [(c.namespace, c.name) for c in found if c and c.spec and c.spec.relay_ref.name == relay]
 
-    def related(self, view: RelayView) -> set[Name]:
-        """A relay, those that share its account, and those of its namespace, one of which it may have shared with."""
-        own = {key for key in list(self.relays) if key[0] == view.namespace}
-        return own | {(view.namespace, view.name)} | {(r.namespace, r.name) for r in self._peers(view)}
-
     def _peers(self, view: RelayView) -> list[RelayView]:
         key = accounts.key_of(view, self.shared)
         return _all(self.accounts, key) if key else []

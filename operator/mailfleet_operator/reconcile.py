@@ -22,7 +22,7 @@ from .plan import plan
 from .plan.terminating_namespace import deletions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
     from mailfleet_sender.limiter import AccountState
@@ -159,9 +159,13 @@ class Reconciler:
     async def _relay(self, name: Name) -> None:
         relay = self._observer.watched.relay(name)
         if relay is None or self._observer.watched.is_terminating(name[0]):
-            self._observer.relay_memories.pop(name, None)
+            if gone := self._observer.relay_memories.pop(name, None):
+                self._tell_sharing(gone.sharing)
             return
         memory = self._observer.relay_memories.setdefault(name, RelayMemory())
+        if (relay.generation, relay.sharing) != (memory.generation, memory.sharing):
+            self._tell_sharing({*memory.sharing, *relay.sharing})
+            memory.generation, memory.sharing = relay.generation, relay.sharing
         ledger, account = await self._publish(relay, memory)
         o = await self._observer.observe_relay(relay, account, ledger)
         planned = relay_plan.plan(o)
@@ -174,6 +178,11 @@ class Reconciler:
         if planned.due and planned.due != memory.wakes_at:
             memory.wakes_at = planned.due
             self.again(Key(RELAY, *name), max(SOON, (planned.due - o.now).total_seconds()))
+
+    def _tell_sharing(self, relays: Iterable[str]) -> None:
+        """What holds for relays that share an account, or did, changes with each of them."""
+        for relay in relays:
+            self.again(Key(RELAY, *relay.split("/")), 0)
 
     async def _publish(self, relay: RelayView, memory: RelayMemory) -> tuple[str, AccountState | None]:
         """Bring its settings to ledger and limiter if they may not have them.

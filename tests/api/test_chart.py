@@ -194,7 +194,6 @@ def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
         "MAILFLEET_SENDER_SECRET",
         "MAILFLEET_SENDER_PULL_POLICY",
         "MAILFLEET_RETENTION_MONTHS",
-        "MAILFLEET_SHARED_ACCOUNTS",
     }
 
 

@@ -56,7 +56,7 @@ def test_smallest_relay_gets_the_documented_defaults(api: ControlPlane, namespac
     assert apply(api, namespace, relay())["spec"] == {
         "host": "smtp.example.com",
         "port": 587,
-        "tls": {"mode": "StartTLS", "verification": "Full"},
+        "tls": {"mode": "StartTLS", "minimumVersion": "1.2", "verification": "Full"},
         "limits": {"rate": "14/s"},
         "connections": {"perSender": 10, "messagesPerConnection": 100, "idleTimeoutSeconds": 30},
         "pipelining": "Auto",

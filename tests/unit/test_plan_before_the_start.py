@@ -100,6 +100,16 @@ class TestRelay:
     def test_a_relay_that_is_there_is_no_topic(self) -> None:
         assert plan.relay.policy(before(ledger=planning())) is None
 
+    def test_one_that_is_not_ready_is_named_in_the_plan_and_holds_up_nothing(self) -> None:
+        ready = {"type": "Ready", "status": "False", "reason": "CredentialsRefused", "message": "535: mend the Secret"}
+        doubtful = replace(relay(), status={"conditions": [ready]})
+        o = before(ledger=planned(), relay=doubtful)
+        assert said(o, Type.PLANNED).status
+        assert said(o, Type.PLANNED).message.endswith("not ready (CredentialsRefused): 535: mend the Secret")
+        assert plan.plan(o).actions == plan.plan(before(ledger=planned())).actions
+        unknown = replace(relay(), status={"conditions": [{**ready, "status": "Unknown"}]})
+        assert "not ready" not in said(before(ledger=planned(), relay=unknown), Type.PLANNED).message
+
 
 class TestPlanning:
     def test_a_run_without_a_plan_gets_a_planner(self) -> None:

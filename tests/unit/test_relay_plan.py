@@ -122,9 +122,14 @@ class TestWhenItIsTried:
     def test_never_two_at_once(self) -> None:
         assert relay_plan.plan(never_tried(jobs=(job(),))).actions == ()
 
-    def test_a_good_one_not_before_an_hour_has_passed(self) -> None:
+    def test_a_good_one_not_before_about_an_hour_has_passed(self) -> None:
         assert made(observed()) == []
-        assert relay_plan.plan(observed()).due == ago(600) + timedelta(hours=1)
+        assert relay_plan.plan(observed()).due == ago(600) + preflight.interval(observed())
+        assert preflight.EVERY * 0.9 <= preflight.interval(observed()) <= preflight.EVERY
+
+    def test_relays_that_were_first_seen_together_are_not_tried_together_for_ever(self) -> None:
+        several = [observed(relay=replace(relay(), uid=f"r-{n}")) for n in range(20)]
+        assert len({preflight.interval(o) for o in several}) > 10
 
     def test_each_hour_again_and_the_job_before_goes(self) -> None:
         last = ended(job(), 3_600, passed=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mailfleet_operator import delays
+from mailfleet_operator import delays, names
 from mailfleet_operator.actions import CreatePreflightJob, DeleteJob
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EVERY = timedelta(hours=1)
 """A certificate that ran out, or a password that was changed, is known an hour later without any campaign."""
+SPREAD_SECONDS = 360
+"""Relays that were first seen together are not tried together for ever: some are tried up to so much earlier."""
 LONGEST = timedelta(minutes=10)
 """Between tries of what failed. Not less: providers close accounts after many wrong passwords."""
 STUCK = timedelta(minutes=15)
@@ -61,11 +63,16 @@ def next_try(o: RelayObservation) -> tuple[datetime, int]:
     if (last := o.last) is not None:
         ended = last.ended_at or o.now
         if last.complete and passed:
-            return ended + EVERY, 1
+            return ended + interval(o), 1
         return ended + delays.growing(last.attempt, longest=LONGEST), last.attempt + 1
     if o.verdict is None or o.verdict.at > o.now + EVERY:  # or the ledger's clock was wrong
         return o.now, 1
-    return o.verdict.at + (EVERY if passed else delays.growing(1)), 1
+    return o.verdict.at + (interval(o) if passed else delays.growing(1)), 1
+
+
+def interval(o: RelayObservation) -> timedelta:
+    """Between tries of a relay that is good."""
+    return EVERY - timedelta(seconds=int(names.digest(o.relay.uid), 16) % SPREAD_SECONDS)
 
 
 def _another(o: RelayObservation, attempt: int, after: str) -> tuple[CreatePreflightJob | DeleteJob, ...]:
