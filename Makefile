@@ -45,6 +45,13 @@ requirements: venv ## pin the requirements again, with hashes and without addres
 	  UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-annotate --no-emit-index-url --no-emit-find-links $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
 
+# --- files that are made from others: a test says which of them is out of date ---------------------
+RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_release
+
+.PHONY: chart-readme
+chart-readme: venv ## write charts/mailfleet/README.md from the comments of values.yaml
+	@$(RELEASE) chart-readme
+
 # --- checks ----------------------------------------------------------------------------------------
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import contracts

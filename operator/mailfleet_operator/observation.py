@@ -15,7 +15,8 @@ from mailfleet_sender.contract.accounts import RunState, Totals, WaveKind
 from . import windows
 from .conditions import Condition, Type, parse_time
 from .pace import Pace
-from .scaling import Memory
+from .resources import Senders
+from .scaling import Bounds, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -268,6 +269,10 @@ class Observation:
     scaling: Memory = field(default_factory=Memory)
     image: str = ""
     """The sender's image as configured now."""
+    max_senders: int | None = None
+    """What the installation allows one campaign; None: anything."""
+    require_start_time: bool = False
+    """Whether the installation plans no campaign without startTime and startingDeadlineSeconds."""
     made_for_plan: str = ""
     made_for_send: str = ""
     """What a plan Job and a send Job made now would be made for: see `JobView.made_for`."""
@@ -308,6 +313,13 @@ class Observation:
         """The present opening of the schedule's windows; None: they are closed."""
         spec = self.campaign.spec
         return windows.present(spec.schedule, self.now) if spec else None
+
+    @property
+    def bounds(self) -> Bounds:
+        """How many senders: what the spec says, as far as the installation allows it."""
+        senders = self.campaign.spec.senders if self.campaign.spec else Senders()
+        high = min(senders.max_replicas, self.max_senders or senders.max_replicas)
+        return Bounds(senders.min_replicas, high)
 
     @property
     def held(self) -> bool:

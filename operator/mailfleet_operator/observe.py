@@ -152,6 +152,8 @@ class Observer:
             quota_room_at=_room_at(self.accounts.get(memory.account), now),
             scaling=memory.scaling,
             image=self._settings.image.name,
+            max_senders=self._settings.max_senders,
+            require_start_time=self._settings.require_start_time,
         )
         if campaign.spec is None:
             return o

@@ -23,6 +23,8 @@ LOG_LEVEL = "MAILFLEET_LOG_LEVEL"
 NAMESPACES = "MAILFLEET_NAMESPACES"
 RETENTION_MONTHS = "MAILFLEET_RETENTION_MONTHS"
 SHARED_ACCOUNTS = "MAILFLEET_SHARED_ACCOUNTS"
+MAX_SENDERS = "MAILFLEET_MAX_SENDERS"
+REQUIRE_START_TIME = "MAILFLEET_REQUIRE_START_TIME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Settings:
         retention_months: whole months for which the ledger keeps who got what; totals stay for ever.
         shared_accounts: accounts of relays that hold in all namespaces; others belong to their namespace.
         namespaces: those served; empty for all of the cluster.
+        max_senders: of one campaign, whatever its spec says; None: no such bound.
+        require_start_time: campaigns without startTime and startingDeadlineSeconds are not planned.
     """
 
     ledger_url: str = field(repr=False)
@@ -47,6 +51,8 @@ class Settings:
     retention_months: int = 12
     namespaces: tuple[str, ...] = ()
     shared_accounts: frozenset[str] = frozenset()
+    max_senders: int | None = None
+    require_start_time: bool = False
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Settings:
@@ -81,4 +87,6 @@ class Settings:
             retention_months=max(1, int(number(RETENTION_MONTHS, 12))),
             namespaces=tuple(filter(None, (variables.get(NAMESPACES) or "").split(","))),
             shared_accounts=frozenset(filter(None, (variables.get(SHARED_ACCOUNTS) or "").split(","))),
+            max_senders=max(1, int(number(MAX_SENDERS, 1))) if variables.get(MAX_SENDERS) else None,
+            require_start_time=variables.get(REQUIRE_START_TIME) == "true",
         )

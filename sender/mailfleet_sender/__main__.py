@@ -26,6 +26,7 @@ def main() -> None:
     one = verbs.add_parser("preflight", help="connect to a relay as a sender does; say what it offers or what is wrong")
     one.add_argument("relay", nargs="?", metavar="NAMESPACE/NAME", help="the EmailRelay; without it, that of this pod")
     verbs.add_parser("migrate", help="bring the ledger's schema up to date; may run at any time, twice, at once")
+    verbs.add_parser("check", help="whether ledger and Redis answer, and the ledger's schema is of this version")
     _describe_preview(verbs.add_parser("preview", help="write the mail that a recipient of a planned run would get"))
     _describe_test(verbs.add_parser("test", help="send one mail of a planned run to any address; nothing is counted"))
     _describe_suppress(verbs.add_parser("suppress", help="who must not have mail; needs MAILFLEET_LEDGER_URL"))
@@ -120,10 +121,19 @@ def _run(arguments: argparse.Namespace, env: Environment) -> int:
 
             return erase(arguments.addresses, env.text(environment.LEDGER_URL))
         case _:
-            from .ledger import migrate  # noqa: PLC0415
+            return _run_for_installation(arguments.verb, env)
 
-            migrate(env.text(environment.LEDGER_URL))
-            return Exit.DONE
+
+def _run_for_installation(verb: str, env: Environment) -> int:
+    """The verbs of those who install: `migrate` and `check`."""
+    if verb == "check":
+        from .checking import check  # noqa: PLC0415
+
+        return check(env)
+    from .ledger import migrate  # noqa: PLC0415
+
+    migrate(env.text(environment.LEDGER_URL))
+    return Exit.DONE
 
 
 def _run_for_one(arguments: argparse.Namespace, env: Environment) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from custom_resources import CHARTS, ROOT
 from kube import ControlPlane
 from mailfleet_cluster.binaries import HELM_CLIENT, KUBERNETES
+from mailfleet_operator import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 SYSTEM = "mailfleet-system"
 URLS = ("--set=ledger.url=postgresql://u:p@db/mailfleet", "--set=redis.url=redis://redis:6379/0")
+LISTED = ("--set=clusterWide=false", "--set=campaignNamespaces={shop-a,shop-b}")
+EXTRA = [
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-one"}},
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-two}\n",
+]
 DEMO = f"--values={ROOT / 'deploy/demo/values.yaml'}"
 ACCOUNT = f"--as=system:serviceaccount:{SYSTEM}:mailfleet-operator"
 
@@ -37,6 +44,9 @@ RIGHTS = {
     "/nodes": {"list", "watch"},
     "apiextensions.k8s.io/customresourcedefinitions": {"list", "watch"},
 }
+UNBOUND = {"/namespaces", "/nodes", "apiextensions.k8s.io/customresourcedefinitions"}
+"""Of these, what has no namespace."""
+OTHERS_ACCOUNT = ("--set=serviceAccount.create=false", "--set=serviceAccount.name=mail")
 
 
 def helm(*args: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,6 +74,16 @@ def refused(*args: str) -> str:
 def one(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
+
+
+def granted_by(role: dict[str, Any]) -> dict[str, set[str]]:
+    """The verbs by resource."""
+    granted: dict[str, set[str]] = {}
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                granted.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
+    return granted
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +116,7 @@ def test_chart_passes_helms_strict_lint(chart: str, values: tuple[str, ...]) -> 
     [
         ("mailfleet", SYSTEM, (*URLS, "--set=campaignNamespaces={shop-a,shop-b}")),
         ("mailfleet", SYSTEM, ("--set=existingSecret=mine",)),
+        ("mailfleet", SYSTEM, (*URLS, *LISTED, "--set=networkPolicy.enabled=true")),
         ("mailfleet", "mailfleet-demo", (DEMO,)),
         ("demo", "mailfleet-demo", ()),
         (
@@ -103,11 +124,21 @@ def test_chart_passes_helms_strict_lint(chart: str, values: tuple[str, ...]) -> 
             SYSTEM,
             (
                 *URLS,
-                "--set=images.pullSecrets={a,b}",
+                "--set=imagePullSecrets[0].name=a",
+                "--set=imagePullSecrets[1].name=b",
                 "--set=operator.nodeSelector.disk=ssd",
                 "--set=operator.tolerations[0].operator=Exists",
                 "--set=operator.priorityClassName=system-cluster-critical",
                 "--set=operator.podAnnotations.a=b",
+                "--set=operator.podLabels.team=crm",
+                "--set=operator.logLevel=DEBUG",
+                '--set-json=operator.affinity={"podAntiAffinity": {}}',
+                "--set=serviceAccount.name=mail",
+                "--set=serviceAccount.annotations.a=b",
+                "--set=rbac.aggregateClusterRoles=false",
+                "--set=maxSenders=7",
+                "--set=requireStartTime=true",
+                f"--set-json=extraObjects={json.dumps(EXTRA)}",
                 "--set=crds.keep=false",
             ),
         ),
@@ -160,10 +191,10 @@ def test_existing_secret_makes_none() -> None:
     ("values", "image"),
     [
         ((), "mailfleet/sender:0.1.0"),
-        (("--set=images.sender.tag=1.2",), "mailfleet/sender:1.2"),
-        (("--set=images.registry=r.example.com/x/",), "r.example.com/x/mailfleet/sender:0.1.0"),
+        (("--set=sender.image.tag=1.2",), "mailfleet/sender:1.2"),
+        (("--set=sender.image.registry=r.example.com/x/",), "r.example.com/x/mailfleet/sender:0.1.0"),
         (
-            (f"--set=images.sender.digest=sha256:{'a' * 64}", "--set=images.sender.tag=1.2"),
+            (f"--set=sender.image.digest=sha256:{'a' * 64}", "--set=sender.image.tag=1.2"),
             f"mailfleet/sender@sha256:{'a' * 64}",
         ),
     ],
@@ -194,16 +225,79 @@ def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
         "MAILFLEET_SENDER_SECRET",
         "MAILFLEET_SENDER_PULL_POLICY",
         "MAILFLEET_RETENTION_MONTHS",
+        "MAILFLEET_MAX_SENDERS",
+        "MAILFLEET_REQUIRE_START_TIME",
+        "MAILFLEET_LOG_LEVEL",
     }
 
 
-def test_how_long_the_ledger_keeps_deliveries_reaches_the_operator() -> None:
-    def told(*values: str) -> object:
-        containers = one(render("mailfleet", *URLS, *values), "Deployment")["spec"]["template"]["spec"]["containers"]
-        return next(env["value"] for env in containers[0]["env"] if env["name"] == "MAILFLEET_RETENTION_MONTHS")
+def variables(*values: str) -> dict[str, str | None]:
+    """What the operator's container is told."""
+    containers = one(render("mailfleet", *URLS, *values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    return {env["name"]: env.get("value") for env in containers[0]["env"]}
 
-    assert told() == "12"
-    assert told("--set=ledger.retentionMonths=3") == "3"
+
+@pytest.mark.parametrize(
+    ("value", "variable", "usual"),
+    [
+        ("ledger.retentionMonths=3", "MAILFLEET_RETENTION_MONTHS", "12"),
+        ("maxSenders=7", "MAILFLEET_MAX_SENDERS", "1000"),
+        ("requireStartTime=true", "MAILFLEET_REQUIRE_START_TIME", "false"),
+        ("operator.logLevel=DEBUG", "MAILFLEET_LOG_LEVEL", "INFO"),
+        ("sender.image.pullPolicy=Never", "MAILFLEET_SENDER_PULL_POLICY", "IfNotPresent"),
+        ("senderSecretName=fleet", "MAILFLEET_SENDER_SECRET", "mailfleet"),
+    ],
+)
+def test_what_the_installation_sets_reaches_the_operator(value: str, variable: str, usual: str) -> None:
+    assert variables()[variable] == usual
+    assert variables(f"--set={value}")[variable] == value.partition("=")[2]
+
+
+def test_operator_of_listed_namespaces_has_rights_in_no_other() -> None:
+    manifests = render("mailfleet", *URLS, *LISTED)
+    assert variables(*LISTED)["MAILFLEET_NAMESPACES"] == "shop-a,shop-b"
+    assert "MAILFLEET_NAMESPACES" not in variables()
+    roles = [m for m in manifests if m["kind"] == "Role"]
+    assert [m["metadata"]["namespace"] for m in roles] == ["shop-a", "shop-b"]
+    (wide,) = [m for m in manifests if m["kind"] == "ClusterRole" and m["metadata"]["name"].endswith("-operator")]
+    assert granted_by(wide) == {r: RIGHTS[r] for r in UNBOUND}
+    for role in roles:
+        assert granted_by(role) == {r: v for r, v in RIGHTS.items() if r not in UNBOUND}
+    assert "name the namespaces" in refused(*URLS, "--set=clusterWide=false")
+
+
+def test_account_and_rights_may_be_made_by_others() -> None:
+    kinds = {m["kind"] for m in render("mailfleet", *URLS, "--set=rbac.create=false", *OTHERS_ACCOUNT)}
+    assert not kinds & {"ServiceAccount", "Role", "ClusterRoleBinding"}
+    assert "serviceAccount.name is required" in refused(*URLS, OTHERS_ACCOUNT[0])
+    pod = one(render("mailfleet", *URLS, *OTHERS_ACCOUNT), "Deployment")["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "mail"
+    (subject,) = one(render("mailfleet", *URLS, *OTHERS_ACCOUNT), "ClusterRoleBinding")["subjects"]
+    assert subject["name"] == "mail"
+
+
+def test_further_objects_are_templates() -> None:
+    found = render("mailfleet", *URLS, f"--set-json=extraObjects={json.dumps(EXTRA)}")
+    assert {m["metadata"]["name"] for m in found if m["kind"] == "ConfigMap"} == {"mailfleet-one", "mailfleet-two"}
+
+
+def test_network_policies_name_the_pods_that_are_made() -> None:
+    manifests = render("mailfleet", *URLS, *LISTED, "--set=networkPolicy.enabled=true")
+    policies = [m for m in manifests if m["kind"] == "NetworkPolicy"]
+    assert [m["metadata"]["namespace"] for m in policies] == [SYSTEM, "shop-a", "shop-b"]
+    labels = {"app.kubernetes.io/name": "mailfleet", names.LABEL_MANAGED_BY: names.MANAGER}
+    for policy in policies[1:]:
+        assert policy["spec"]["podSelector"] == {"matchLabels": labels}
+        assert policy["spec"]["ingress"] == []
+    assert "NetworkPolicy" not in {m["kind"] for m in render("mailfleet", *URLS)}
+
+
+def test_helm_test_asks_with_the_operators_urls() -> None:
+    (pod,) = [m for m in render("mailfleet", *URLS) if m["kind"] == "Pod"]
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (container,) = pod["spec"]["containers"]
+    assert container["args"] == ["check"]
+    assert [env["name"] for env in container["env"]] == ["MAILFLEET_LEDGER_URL", "MAILFLEET_REDIS_URL"]
 
 
 def test_shared_accounts_reach_the_operator() -> None:
@@ -226,12 +320,7 @@ def test_another_ledger_restarts_the_operator() -> None:
 def test_operator_has_the_rights_that_it_uses_and_no_other() -> None:
     roles = [m for m in render("mailfleet", *URLS) if m["kind"] == "ClusterRole"]
     (role,) = [m for m in roles if m["metadata"]["name"].endswith("-operator")]
-    granted: dict[str, set[str]] = {}
-    for rule in role["rules"]:
-        for group in rule["apiGroups"]:
-            for resource in rule["resources"]:
-                granted.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
-    assert granted == RIGHTS
+    assert granted_by(role) == RIGHTS
 
 
 def test_api_server_grants_exactly_that(system: ControlPlane) -> None:
@@ -263,6 +352,10 @@ def test_people_who_may_edit_a_namespace_may_send_from_it(system: ControlPlane) 
         "mailfleet-system-mailfleet-view",
         "mailfleet-system-mailfleet-edit",
     ]
+    manifests = render("mailfleet", *URLS, "--set=rbac.aggregateClusterRoles=false")
+    loose = [m for m in manifests if m["kind"] == "ClusterRole"]
+    assert len(loose) == 3
+    assert "aggregate-to" not in str(loose)
     view, edit = (role["metadata"]["labels"] for role in roles)
     assert view["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit
@@ -305,4 +398,5 @@ def test_notes_tell_the_next_command(empty: ControlPlane) -> None:
     told = helm(*command, "--set=campaignNamespaces={default}", kubeconfig=empty.kubeconfig).stdout
     notes = told[told.index("NOTES:") :]
     assert f"kubectl --namespace {SYSTEM} rollout status deployment/mailfleet-operator" in notes
+    assert f"helm test mailfleet --namespace {SYSTEM}" in notes
     assert "kubectl --namespace default get emailcampaigns --watch" in notes

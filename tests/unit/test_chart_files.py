@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from custom_resources import CHARTS, CRDS, ROOT
+from mailfleet_release import chart_readme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 def leaves(value: Any, path: str = "") -> Iterator[str]:
     """The paths of all values that are no further mapping."""
-    if isinstance(value, dict) and value and not path.endswith("resources"):
+    if isinstance(value, dict) and value and not path.endswith(("resources", "Context")):
         for name, child in value.items():
             yield from leaves(child, f"{path}.{name}".lstrip("."))
     else:
@@ -30,7 +31,7 @@ def leaves(value: Any, path: str = "") -> Iterator[str]:
 
 
 def templates(chart: str) -> str:
-    return "\n".join(file.read_text() for file in sorted((CHARTS[chart] / "templates").iterdir()))
+    return "\n".join(file.read_text() for file in sorted((CHARTS[chart] / "templates").rglob("*")) if file.is_file())
 
 
 def test_crds_of_the_chart_are_the_canonical_ones() -> None:
@@ -51,7 +52,7 @@ def test_every_value_is_used(chart: str) -> None:
     text = templates(chart)
     for path in leaves(yaml.safe_load((CHARTS[chart] / "values.yaml").read_text())):
         # Images, resources and passwords are handed on as a whole.
-        whole = re.sub(r"^(images\.[a-z]+|resources|passwords)\..*", r"\1", path)
+        whole = re.sub(r"^(images\.[a-z]+|[a-z]+\.image|resources|passwords)\..*", r"\1", path)
         names = {path, whole, whole.split(".")[0] if chart == "demo" else whole}
         assert any(re.search(rf"[.$]Values\.{re.escape(name)}\b", text) for name in names), path
 
@@ -65,14 +66,27 @@ def test_every_value_that_a_template_names_exists() -> None:
 
 
 def test_every_value_has_a_comment() -> None:
-    """Above it, or above the object that it is a part of; the two images share theirs."""
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    for number, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
-        if not line or line.lstrip().startswith("#"):
-            continue
-        commented = lines[number - 1].lstrip().startswith("#") or bool(lines[number - 1].split(":")[-1].strip() == "")
-        assert commented or indent >= 2, line
+    text = (CHART / "values.yaml").read_text()
+    found = {value.path: value for value in chart_readme.values(text)}
+    assert [path for path, value in found.items() if not value.comment] == []
+    for path in leaves(VALUES):
+        assert any(path == known or path.startswith(f"{known}.") for known in found), path
+
+
+def test_readme_is_made_of_the_values_as_they_are() -> None:
+    """Mend it with: make chart-readme"""
+    assert chart_readme.PAGE.read_text() == chart_readme.page()
+
+
+def test_artifact_hub_is_told_of_every_definition() -> None:
+    notes = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    told = {(crd["name"], crd["kind"], crd["version"]) for crd in yaml.safe_load(notes["artifacthub.io/crds"])}
+    definitions = [yaml.safe_load(file.read_text()) for file in CRDS.iterdir()]
+    assert told == {
+        (d["metadata"]["name"], d["spec"]["names"]["kind"], d["spec"]["versions"][0]["name"]) for d in definitions
+    }
+    examples = yaml.safe_load(notes["artifacthub.io/crdsExamples"])
+    assert {example["kind"] for example in examples} == {d["spec"]["names"]["kind"] for d in definitions}
 
 
 def test_schema_knows_every_value_and_no_other() -> None:
@@ -97,9 +111,16 @@ def test_schema_knows_every_value_and_no_other() -> None:
         ("sharedAccounts", ["a/b"]),
         ("ledger.url", "mysql://x/y"),
         ("redis.url", "x:6379"),
-        ("images.pullPolicy", "Sometimes"),
-        ("images.registry", "https://registry.example.com"),
-        ("images.operator.digest", "sha256:12"),
+        ("operator.image.pullPolicy", "Sometimes"),
+        ("sender.image.registry", "https://registry.example.com"),
+        ("operator.image.digest", "sha256:12"),
+        ("operator.logLevel", "LOUD"),
+        ("imagePullSecrets", ["name"]),
+        ("maxSenders", 0),
+        ("maxSenders", 1001),
+        ("requireStartTime", "yes"),
+        ("networkPolicy.senderEgress", [{"port": 25}]),
+        ("extraObjects", [1]),
         ("senderSecretName", ""),
     ],
 )

@@ -10,6 +10,14 @@
 {{- printf "%s-%s" .Release.Namespace (include "mailfleet.operator" .) -}}
 {{- end }}
 
+{{- define "mailfleet.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "mailfleet.operator" .) -}}
+{{- else -}}
+{{- required "serviceAccount.name is required with serviceAccount.create=false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
 {{- define "mailfleet.selector" -}}
 app.kubernetes.io/name: mailfleet
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -18,16 +26,20 @@ app.kubernetes.io/component: operator
 
 {{- define "mailfleet.labels" -}}
 {{ include "mailfleet.selector" . }}
+{{ include "mailfleet.commonLabels" . }}
+{{- end }}
+
+{{- define "mailfleet.commonLabels" -}}
 app.kubernetes.io/part-of: mailfleet
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* registry/repository:tag or @digest. Call with (dict "root" $ "image" .Values.images.operator). */}}
+{{/* registry/repository:tag or @digest. Call with (dict "root" $ "image" .Values.operator.image). */}}
 {{- define "mailfleet.image" -}}
 {{- $repository := .image.repository -}}
-{{- with .root.Values.images.registry }}{{ $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}{{ end -}}
+{{- with .image.registry }}{{ $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}{{ end -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" $repository .image.digest -}}
 {{- else -}}
@@ -46,9 +58,10 @@ ledger-url: {{ required "ledger.url is required (postgresql://user:password@host
 redis-url: {{ required "redis.url is required (redis://host:6379/0), or existingSecret" .Values.redis.url | quote }}
 {{- end }}
 
-{{/* What a container of the restricted Pod Security level must say. */}}
-{{- define "mailfleet.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{/* The two URLs as variables of a container. */}}
+{{- define "mailfleet.urlVariables" -}}
+- name: MAILFLEET_LEDGER_URL
+  valueFrom: {secretKeyRef: {name: {{ include "mailfleet.secret" . }}, key: ledger-url}}
+- name: MAILFLEET_REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ include "mailfleet.secret" . }}, key: redis-url}}
 {{- end }}

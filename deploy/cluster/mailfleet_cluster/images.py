@@ -89,9 +89,14 @@ def write(names: dict[str, str], folder: Path) -> None:
     """
     lines = "".join(f"{target.upper()}_IMAGE={name}\n" for target, name in names.items())
     (folder / "images.env").write_text(lines, encoding="utf-8")
-    for file, dockerfile in (("images.json", "deploy/Dockerfile"), ("demo-images.json", "deploy/demo/Dockerfile")):
-        values: dict[str, object] = {}
-        for image in (i for i in IMAGES if i.dockerfile == dockerfile):
-            registry, _, tag = names[image.target].partition(f"/{image.repository}:")
-            values |= {"registry": registry, image.target: {"repository": image.repository, "tag": tag}}
-        (folder / file).write_text(json.dumps({"images": values}, indent=1) + "\n", encoding="utf-8")
+    ours: dict[str, object] = {}
+    demo: dict[str, object] = {}
+    for image in IMAGES:
+        registry, _, tag = names[image.target].partition(f"/{image.repository}:")
+        where = {"repository": image.repository, "tag": tag}
+        if image.dockerfile == "deploy/Dockerfile":
+            ours[image.target] = {"image": {"registry": registry, **where}}
+        else:
+            demo |= {"registry": registry, image.target: where}
+    for file, values in (("images.json", ours), ("demo-images.json", {"images": demo})):
+        (folder / file).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

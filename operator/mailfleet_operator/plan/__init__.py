@@ -19,6 +19,7 @@ from . import (
     ledger_away,
     limiter,
     lost_node,
+    max_senders,
     orphans,
     planning,
     progress,
@@ -29,6 +30,7 @@ from . import (
     rewound,
     senders,
     start,
+    start_time_required,
     starting_deadline,
     superseded,
     suspension,
@@ -57,6 +59,7 @@ POLICIES: tuple[Policy, ...] = (
     cancel.policy,
     end_time.policy,
     starting_deadline.policy,
+    start_time_required.policy,
     relay.policy,
     trouble.policy,
     planning.policy,
@@ -71,6 +74,7 @@ POLICIES: tuple[Policy, ...] = (
     quota.policy,
     senders.policy,
     limiter.policy,
+    max_senders.policy,
     progress.policy,
 )
 

@@ -24,9 +24,8 @@ def policy(o: Observation) -> Step | None:
     if o.ledger.run.state is not RunState.OPEN:
         return None
     at_work = [w for w in o.ledger.waves if w.open]
-    if any(w.kind is not WaveKind.MAIN for w in at_work) or (at_work and spec.senders.max_replicas < 2):
+    if any(w.kind is not WaveKind.MAIN for w in at_work) or (at_work and o.bounds.high < 2):
         return None
-    bounds = scaling.Bounds(spec.senders.min_replicas, spec.senders.max_replicas)
-    senders = max(1, scaling.first_size(o.limit, bounds) // (4 if at_work else 1))
+    senders = max(1, scaling.first_size(o.limit, o.bounds) // (4 if at_work else 1))
     size = scaling.range_size(asked=spec.range_size, planned=o.ledger.due, limit=o.limit, senders=senders)
     return Step((MakeRetryWave(o.ledger.run.id, size),))

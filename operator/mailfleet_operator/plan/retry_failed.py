@@ -24,12 +24,11 @@ def policy(o: Observation) -> Step | None:
     run = o.ledger.run
     if not run or any(w.open and w.kind is WaveKind.RETRY for w in o.ledger.waves):
         return None
-    bounds = scaling.Bounds(spec.senders.min_replicas, spec.senders.max_replicas)
     size = scaling.range_size(
         asked=spec.range_size,
         planned=o.ledger.totals.failed + o.ledger.totals.uncertain,
         limit=o.limit,
-        senders=scaling.first_size(o.limit, bounds),
+        senders=scaling.first_size(o.limit, o.bounds),
     )
     return Step((RetryFailed(run.id, spec.retry_failed.generation, spec.retry_failed.codes, size),))
 

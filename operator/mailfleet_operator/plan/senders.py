@@ -48,11 +48,10 @@ def sizes(o: Observation) -> tuple[dict[int, int], scaling.Memory]:
     The law measures the waves that carry the run; a Retry wave beside them gets its quarter on top as long as
     maxReplicas has room, so that a trickle of retries ends no sender of Main.
     """
-    spec = o.campaign.spec
     waves = [w for w in (o.ledger.waves if o.ledger else ()) if w.open]
-    if not spec or not waves:
+    if not waves:
         return {}, o.scaling
-    bounds = scaling.Bounds(spec.senders.min_replicas, spec.senders.max_replicas)
+    bounds = o.bounds
     carrying = [w for w in waves if w.kind is not WaveKind.RETRY] or waves
     beside = [w for w in waves if w not in carrying]
     numbers = {w.number for w in carrying}

@@ -37,7 +37,7 @@ def policy(o: Observation) -> Step | None:
     status = o.campaign.status
     if status.start_time is None or status.run_id != spec.run_id:
         return Step((RecordStart(o.now),), last=True)
-    senders = scaling.first_size(o.limit, scaling.Bounds(spec.senders.min_replicas, spec.senders.max_replicas))
+    senders = scaling.first_size(o.limit, o.bounds)
     size = scaling.range_size(
         asked=spec.range_size, planned=totals.planned - totals.skipped, limit=o.limit, senders=senders
     )

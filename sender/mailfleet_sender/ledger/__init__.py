@@ -5,7 +5,7 @@ Works on Postgres 14 or newer, also behind PgBouncer in transaction mode.
 """
 
 from .connection import open_ledger
-from .migration import load_address_key, migrate
+from .migration import load_address_key, migrate, revisions
 from .owner import OwnedRange, boottime
 from .pages import fate_of, first_keys
 from .partitions import make_partitions
@@ -66,6 +66,7 @@ __all__ = [
     "preflights",
     "report",
     "retain",
+    "revisions",
     "save_preflight",
     "save_relay",
     "suppressed",

@@ -12,6 +12,7 @@ from .connection import available, open_ledger
 from .partitions import add_partitions
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('mailfleet ledger migrations'))"
@@ -43,15 +44,40 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
+def revisions(url: str) -> tuple[str | None, str | None]:
+    """The revision that the ledger at `url` has (None: it was never migrated), and the newest that this version knows.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+        SettingsError: the URL is none.
+    """
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    engine = open_ledger(url, application_name="mailfleet-check")
+    try:
+        with available(), engine.connect() as connection:
+            has = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return has, ScriptDirectory.from_config(_config()).get_current_head()
+
+
 def _upgrade(connection: Connection) -> None:
-    # Only the sender's image has Alembic; the operator imports this package without it.
     from alembic import command  # noqa: PLC0415
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    # Only the sender's image has Alembic; the operator imports this package without it.
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", "mailfleet_sender.ledger:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
 
 
 def load_address_key(engine: Engine) -> bytes:

@@ -1,0 +1,30 @@
+"""`python3 -m mailfleet_release chart-readme ...`: writes the files of these names anew."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mailfleet_release import chart_readme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+MADE: Mapping[str, tuple[Path, Callable[[], str]]] = {
+    "chart-readme": (chart_readme.PAGE, chart_readme.page),
+}
+"""Name -> the file, and what it holds."""
+
+
+def main() -> None:
+    """Write what the command line names."""
+    parser = argparse.ArgumentParser(prog="mailfleet_release", description=__doc__)
+    parser.add_argument("names", nargs="+", choices=MADE, metavar="NAME", help=", ".join(MADE))
+    for name in parser.parse_args().names:
+        path, make = MADE[name]
+        path.write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
