@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from services import PostgresServer, RedisServer
 
-SYSTEM, SHOP = "mailfleet-system", "shop"
+RELEASES = {
+    ("mailfleet-system", "shop"): (),
+    ("listed-system", "listed-shop"): ("--set=clusterWide=false", "--set=crds.enabled=false"),
+}
+"""The namespaces of the operator and of the campaigns: one that serves all of the cluster, one a listed namespace."""
 NO_PODS = {
     "apiVersion": "v1",
     "kind": "ResourceQuota",
@@ -38,33 +42,24 @@ NO_PODS = {
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane on which Helm has installed the chart."""
+    """A control plane on which Helm has installed the chart, twice."""
     with ControlPlane(tmp_path_factory.mktemp("installed")) as plane:
-        for name in (SYSTEM, SHOP):
-            plane.kubectl("create", "namespace", name)
-        values = (
-            "--set=ledger.url=postgresql://db/x",
-            "--set=redis.url=redis://r/0",
-            f"--set=campaignNamespaces={{{SHOP}}}",
-        )
-        command = [
-            HELM_CLIENT.built(),
-            "install",
-            "mailfleet",
-            str(CHARTS["mailfleet"]),
-            f"--namespace={SYSTEM}",
-            *values,
-        ]
         environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=480)
+        for (system, shop), more in RELEASES.items():
+            for name in (system, shop):
+                plane.kubectl("create", "namespace", name)
+            urls = ("--set=ledger.url=postgresql://db/x", "--set=redis.url=redis://r/0")
+            values = (f"--namespace={system}", *urls, f"--set=campaignNamespaces={{{shop}}}", *more)
+            command = [HELM_CLIENT.built(), "install", "mailfleet", str(CHARTS["mailfleet"]), *values]
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=480)
         plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "crd", "--all")
         yield plane
 
 
-def kubeconfig(plane: ControlPlane, folder: Path) -> Path:
+def kubeconfig(plane: ControlPlane, folder: Path, system: str) -> Path:
     """A kubeconfig that holds the token of the operator's service account, and no other right."""
     config = yaml.safe_load(plane.kubeconfig.read_text())
-    token = plane.kubectl("create", "token", "mailfleet-operator", f"--namespace={SYSTEM}").strip()
+    token = plane.kubectl("create", "token", "mailfleet-operator", f"--namespace={system}").strip()
     config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": token}}]
     file = folder / "operator.kubeconfig"
     file.write_text(yaml.safe_dump(config))
@@ -74,9 +69,9 @@ def kubeconfig(plane: ControlPlane, folder: Path) -> Path:
 class Operator:
     """The operator's process."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, ledger_url: str, redis_url: str) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, system: str, ledger_url: str, redis_url: str) -> None:
         found = json.loads(
-            plane.kubectl("get", "deployment", "mailfleet-operator", f"--namespace={SYSTEM}", "-o", "json")
+            plane.kubectl("get", "deployment", "mailfleet-operator", f"--namespace={system}", "-o", "json")
         )
         (container,) = found["spec"]["template"]["spec"]["containers"]
         # Variables as the chart writes them, but for what the Secret holds.
@@ -86,7 +81,7 @@ class Operator:
         self.port, self._log = free_port(), folder / "operator.log"
         self._probe = container["livenessProbe"]["httpGet"]["path"]
         local = {
-            "KUBECONFIG": str(kubeconfig(plane, folder)),
+            "KUBECONFIG": str(kubeconfig(plane, folder, system)),
             "MAILFLEET_HEALTH_PORT": str(self.port),
             "PATH": os.environ["PATH"],
         }
@@ -112,22 +107,35 @@ class Operator:
         self._process.wait(timeout=30)
 
 
+@pytest.fixture(params=RELEASES, ids=lambda names: names[0])
+def where(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The namespaces of one of the releases."""
+    names: tuple[str, str] = request.param
+    return names
+
+
 @pytest.fixture
 def operator(
-    installed: ControlPlane, tmp_path: Path, postgres: PostgresServer, redis_server: RedisServer
+    installed: ControlPlane,
+    where: tuple[str, str],
+    tmp_path: Path,
+    postgres: PostgresServer,
+    redis_server: RedisServer,
 ) -> Iterator[Operator]:
     ledger_url = postgres.database()
     migrate(ledger_url)
-    running = Operator(installed, tmp_path, ledger_url, redis_server.url)
+    running = Operator(installed, tmp_path, where[0], ledger_url, redis_server.url)
     yield running
     running.stop()
 
 
 def test_operator_plans_a_campaign_with_no_more_rights_than_the_chart_gives(
-    installed: ControlPlane, operator: Operator
+    installed: ControlPlane, where: tuple[str, str], operator: Operator
 ) -> None:
+    _, shop = where
+
     def get(kind: str, *names: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(installed.kubectl("get", kind, *names, f"--namespace={SHOP}", "-o", "json"))
+        found: dict[str, Any] = json.loads(installed.kubectl("get", kind, *names, f"--namespace={shop}", "-o", "json"))
         return found
 
     def planning() -> list[dict[str, Any]]:
@@ -136,7 +144,7 @@ def test_operator_plans_a_campaign_with_no_more_rights_than_the_chart_gives(
 
     wait_for("the liveness probe succeeds", operator.healthy, seconds=30)
     for manifest in (NO_PODS, relay(), campaign()):
-        installed.kubectl("create", f"--namespace={SHOP}", "-f", "-", stdin=json.dumps(manifest))
+        installed.kubectl("create", f"--namespace={shop}", "-f", "-", stdin=json.dumps(manifest))
     wait_for("the plan Job is made", planning, seconds=60)
     wait_for(
         "the campaign's status is written",
@@ -159,7 +167,7 @@ def test_operator_plans_a_campaign_with_no_more_rights_than_the_chart_gives(
     assert secrets == {"mailfleet", "shop-db"}
     assert get("secret", "mailfleet")["data"].keys() >= {"ledger-url"}
     # Deleting, too: the operator removes Jobs of a namespace that is being deleted.
-    installed.kubectl("delete", "namespace", SHOP, "--wait=false")
+    installed.kubectl("delete", "namespace", shop, "--wait=false")
     wait_for("the Jobs of the namespace that is being deleted are gone", lambda: not planning(), seconds=60)
     assert operator.healthy()
     assert "forbidden" not in operator.log().lower()
