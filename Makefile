@@ -52,6 +52,10 @@ RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_releas
 chart-readme: venv ## write charts/mailfleet/README.md from the comments of values.yaml
 	@$(RELEASE) chart-readme
 
+.PHONY: schemas
+schemas: venv ## write tests/schemas anew from the Go modules of the supported Kubernetes versions
+	@$(RELEASE) kubernetes-1.33.13 kubernetes-1.34.4 kubernetes-1.35.4
+
 # --- checks ----------------------------------------------------------------------------------------
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import contracts

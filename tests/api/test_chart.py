@@ -13,12 +13,15 @@ import yaml
 
 from custom_resources import CHARTS, ROOT
 from kube import ControlPlane
-from mailfleet_cluster.binaries import HELM_CLIENT, KUBERNETES
+from mailfleet_cluster.binaries import HELM_4, HELM_CLIENT, KUBECONFORM, KUBERNETES
 from mailfleet_operator import names
+from mailfleet_release import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mailfleet_cluster.binaries import Program
 
 SYSTEM = "mailfleet-system"
 URLS = ("--set=ledger.url=postgresql://u:p@db/mailfleet", "--set=redis.url=redis://redis:6379/0")
@@ -49,11 +52,45 @@ UNBOUND = {"/namespaces", "/nodes", "apiextensions.k8s.io/customresourcedefiniti
 OTHERS_ACCOUNT = ("--set=serviceAccount.create=false", "--set=serviceAccount.name=mail")
 
 
-def helm(*args: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+CLIENTS = (HELM_CLIENT, HELM_4)
+COMBINATIONS = {
+    "usual": URLS,
+    "campaigns": (*URLS, "--set=campaignNamespaces={shop-a,shop-b}"),
+    "demo": (DEMO,),
+    "existing secret": ("--set=existingSecret=mine", "--set=campaignNamespaces={shop-a}"),
+    "listed namespaces": (*URLS, *LISTED),
+    "network policies": (*URLS, *LISTED, "--set=networkPolicy.enabled=true"),
+    "others' account": (*URLS, *OTHERS_ACCOUNT, "--set=rbac.create=false"),
+    "definitions by others": (*URLS, "--set=crds.enabled=false", "--set=rbac.aggregateClusterRoles=false"),
+    "sentinel": (URLS[0], "--set=redis.url=rediss+sentinel://:p@s-1:26379/main/0"),
+    "cluster": (URLS[0], "--set=redis.url=rediss+cluster://:p@r-1:6379"),
+    "all of the pod": (
+        *URLS,
+        "--set=imagePullSecrets[0].name=a",
+        "--set=imagePullSecrets[1].name=b",
+        "--set=operator.nodeSelector.disk=ssd",
+        "--set=operator.tolerations[0].operator=Exists",
+        "--set=operator.priorityClassName=system-cluster-critical",
+        "--set=operator.podAnnotations.a=b",
+        "--set=operator.podLabels.team=crm",
+        "--set=operator.logLevel=DEBUG",
+        '--set-json=operator.affinity={"podAntiAffinity": {}}',
+        "--set=serviceAccount.name=mail",
+        "--set=serviceAccount.annotations.a=b",
+        "--set=crds.keep=false",
+        "--set=maxSenders=7",
+        "--set=requireStartTime=true",
+        f"--set-json=extraObjects={json.dumps(EXTRA)}",
+    ),
+}
+"""Values that people set together; each is judged by every schema, and by the API server."""
+
+
+def helm(*args: str, kubeconfig: Path | None = None, client: Program = HELM_CLIENT) -> subprocess.CompletedProcess[str]:
     """Run Helm; without a kubeconfig it reaches no cluster."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or "/dev/null")}
     return subprocess.run(
-        [HELM_CLIENT.built(), *args], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [client.built(), *args], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
 
 
@@ -71,6 +108,15 @@ def refused(*args: str) -> str:
     return done.stderr
 
 
+def conform(folder: Path, manifests: str) -> None:
+    """Have kubeconform judge them by the schemas of one Kubernetes version."""
+    where = f"-schema-location={folder}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+    done = subprocess.run(
+        [KUBECONFORM.built(), "-strict", where], input=manifests, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def one(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
@@ -84,6 +130,16 @@ def granted_by(role: dict[str, Any]) -> dict[str, set[str]]:
             for resource in rule["resources"]:
                 granted.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
     return granted
+
+
+@pytest.fixture(scope="module")
+def schema_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The schemas of each supported Kubernetes version."""
+    folders = {}
+    for release in schemas.RELEASES:
+        folders[release] = tmp_path_factory.mktemp(release)
+        schemas.write(release, folders[release])
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -107,43 +163,47 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     ("chart", "values"), [("mailfleet", URLS), ("mailfleet", ()), ("mailfleet", (DEMO,)), ("demo", ())], ids=str
 )
 def test_chart_passes_helms_strict_lint(chart: str, values: tuple[str, ...]) -> None:
-    done = helm("lint", "--strict", str(CHARTS[chart]), *values)
-    assert done.returncode == 0, done.stdout
+    for client in CLIENTS:
+        done = helm("lint", "--strict", str(CHARTS[chart]), *values, client=client)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("values", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_kubeconform_accepts_all_of_the_chart_in_every_supported_version(
+    values: tuple[str, ...], schema_folders: dict[str, Path]
+) -> None:
+    for client in CLIENTS:
+        command = ("template", "mailfleet", str(CHARTS["mailfleet"]), f"--namespace={SYSTEM}", *values)
+        done = helm(*command, f"--kube-version={KUBERNETES}", client=client)
+        assert done.returncode == 0, done.stderr
+        for folder in schema_folders.values():
+            conform(folder, done.stdout)
+
+
+def test_kubeconform_knows_wrong_from_right(schema_folders: dict[str, Path]) -> None:
+    manifests = yaml.safe_dump_all(render("mailfleet", *URLS))
+    for right, wrong in (("replicas: 1", "replicas: one"), ("  strategy:", "  stratagem:"), ("rules:", "rule:")):
+        assert right in manifests
+        for folder in schema_folders.values():
+            with pytest.raises(AssertionError):
+                conform(folder, manifests.replace(right, wrong))
+
+
+def test_older_kubernetes_is_refused() -> None:
+    command = ("template", "mailfleet", str(CHARTS["mailfleet"]), *URLS)
+    for client in CLIENTS:
+        assert helm(*command, "--kube-version=1.33.0", client=client).returncode == 0
+        assert "chart requires kubeVersion" in helm(*command, "--kube-version=1.32.9", client=client).stderr
 
 
 @pytest.mark.parametrize(
     ("chart", "namespace", "values"),
     [
-        ("mailfleet", SYSTEM, (*URLS, "--set=campaignNamespaces={shop-a,shop-b}")),
-        ("mailfleet", SYSTEM, ("--set=existingSecret=mine",)),
-        ("mailfleet", SYSTEM, (*URLS, *LISTED, "--set=networkPolicy.enabled=true")),
+        *(("mailfleet", SYSTEM, values) for name, values in COMBINATIONS.items() if name != "demo"),
         ("mailfleet", "mailfleet-demo", (DEMO,)),
         ("demo", "mailfleet-demo", ()),
-        (
-            "mailfleet",
-            SYSTEM,
-            (
-                *URLS,
-                "--set=imagePullSecrets[0].name=a",
-                "--set=imagePullSecrets[1].name=b",
-                "--set=operator.nodeSelector.disk=ssd",
-                "--set=operator.tolerations[0].operator=Exists",
-                "--set=operator.priorityClassName=system-cluster-critical",
-                "--set=operator.podAnnotations.a=b",
-                "--set=operator.podLabels.team=crm",
-                "--set=operator.logLevel=DEBUG",
-                '--set-json=operator.affinity={"podAntiAffinity": {}}',
-                "--set=serviceAccount.name=mail",
-                "--set=serviceAccount.annotations.a=b",
-                "--set=rbac.aggregateClusterRoles=false",
-                "--set=maxSenders=7",
-                "--set=requireStartTime=true",
-                f"--set-json=extraObjects={json.dumps(EXTRA)}",
-                "--set=crds.keep=false",
-            ),
-        ),
     ],
-    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+    ids=[*(name for name in COMBINATIONS if name != "demo"), "demo", "the demo's services"],
 )
 def test_api_server_accepts_all_of_the_chart(
     system: ControlPlane, chart: str, namespace: str, values: tuple[str, ...]
@@ -362,7 +422,10 @@ def test_people_who_may_edit_a_namespace_may_send_from_it(system: ControlPlane) 
     assert edit["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
 
 
-def test_upgrade_brings_new_definitions_and_uninstall_keeps_them(empty: ControlPlane, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_upgrade_brings_new_definitions_and_uninstall_keeps_them(
+    empty: ControlPlane, tmp_path: Path, client: Program
+) -> None:
     """Why the definitions are templates: Helm installs a chart's folder crds/ once and never again."""
     older = tmp_path / "mailfleet"
     shutil.copytree(CHARTS["mailfleet"], older)
@@ -371,7 +434,7 @@ def test_upgrade_brings_new_definitions_and_uninstall_keeps_them(empty: ControlP
     where = (f"--namespace={SYSTEM}", *URLS)
 
     def run(*args: str) -> str:
-        done = helm(*args, kubeconfig=empty.kubeconfig)
+        done = helm(*args, kubeconfig=empty.kubeconfig, client=client)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

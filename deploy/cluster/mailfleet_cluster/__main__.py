@@ -77,7 +77,14 @@ def warm(folder: Path) -> None:
     if isinstance(cluster, LocalCluster):
         install_packages()
         cluster.base()
-    for program in (binaries.PAUSE, binaries.DNS, binaries.HELM_CLIENT, binaries.KUBE):
+    for program in (
+        binaries.PAUSE,
+        binaries.DNS,
+        binaries.HELM_CLIENT,
+        binaries.HELM_4,
+        binaries.KUBECONFORM,
+        binaries.KUBE,
+    ):
         program.built()
 
 

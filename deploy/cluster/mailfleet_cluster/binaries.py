@@ -18,7 +18,8 @@ from mailfleet_cluster.places import CHECKOUT, cache, content_hash, locked, say
 
 KUBERNETES = "1.35.4"
 COREDNS = "1.15.0"
-HELM = "3.22.0"
+HELM, HELM_NEWEST = "3.22.0", "4.3.2"
+KUBECONFORM_RELEASE = "0.8.0"
 KIND_RELEASE = "0.33.0"
 
 
@@ -95,6 +96,14 @@ DNS = Program("coredns", COREDNS)
 HELM_CLIENT = Program(
     "helm", HELM, package="helm.sh/helm/v3/cmd/helm", stamps=(f"helm.sh/helm/v3/internal/version.version=v{HELM}",)
 )
+HELM_4 = Program(
+    "helm4",
+    HELM_NEWEST,
+    package="helm.sh/helm/v4/cmd/helm",
+    stamps=(f"helm.sh/helm/v4/internal/version.version=v{HELM_NEWEST}",),
+)
+"""The chart is tested with both; the cluster's own is Helm 3."""
+KUBECONFORM = Program("kubeconform", KUBECONFORM_RELEASE, package="github.com/yannh/kubeconform/cmd/kubeconform")
 KIND = Program("kind", KIND_RELEASE, package="sigs.k8s.io/kind")
 PAUSE = Program("pause", "1")
 """The process that holds a pod's namespaces."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mailfleet_release import chart_readme
+from mailfleet_release import chart_readme, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 MADE: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "chart-readme": (chart_readme.PAGE, chart_readme.page),
+    **{f"kubernetes-{r}": (schemas.file(r), partial(schemas.page, r)) for r in schemas.RELEASES},
 }
 """Name -> the file, and what it holds."""
 
