@@ -52,6 +52,10 @@ RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_releas
 chart-readme: venv ## write charts/mailfleet/README.md from the comments of values.yaml
 	@$(RELEASE) chart-readme
 
+.PHONY: install-yaml
+install-yaml: venv ## write deploy/install.yaml and the kustomize base anew from the chart
+	@$(RELEASE) install.yaml namespace.yaml definitions.yaml operator.yaml
+
 .PHONY: schemas
 schemas: venv ## write tests/schemas anew from the Go modules of the supported Kubernetes versions
 	@$(RELEASE) kubernetes-1.33.13 kubernetes-1.34.4 kubernetes-1.35.4
