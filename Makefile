@@ -48,6 +48,11 @@ requirements: venv ## pin the requirements again, with hashes and without addres
 # --- files that are made from others: a test says which of them is out of date ---------------------
 RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_release
 
+.PHONY: generated
+generated: venv ## write anew all files that are made from others (but for tests/schemas, which take a download)
+	cp crds/*.yaml charts/mailfleet/files/crds/
+	@$(RELEASE) chart-readme install.yaml namespace.yaml definitions.yaml operator.yaml
+
 .PHONY: chart-readme
 chart-readme: venv ## write charts/mailfleet/README.md from the comments of values.yaml
 	@$(RELEASE) chart-readme

@@ -24,10 +24,11 @@ _HEAD = """\
 # Made by `make install-yaml` from charts/mailfleet: change the chart.
 """
 _USE = f"""\
-# Mailfleet without Helm. First the Secret with the URLs of your Postgres and Redis, here and in each namespace with campaigns:
+# Mailfleet without Helm. First a Secret with the URLs of your Postgres and Redis (each in a file, without a newline), here
+# and in each namespace with campaigns:
 #   kubectl create namespace {NAMESPACE}
-#   kubectl --namespace {NAMESPACE} create secret generic {SECRET} --from-literal=ledger-url=... --from-literal=redis-url=...
-#   kubectl --namespace marketing create secret generic mailfleet --from-literal=ledger-url=... --from-literal=redis-url=...
+#   kubectl --namespace {NAMESPACE} create secret generic {SECRET} --from-file=ledger-url --from-file=redis-url
+#   kubectl --namespace marketing create secret generic mailfleet --from-file=ledger-url --from-file=redis-url
 #   kubectl apply --server-side -f install.yaml
 """
 _NAMESPACE = f"""\
@@ -39,9 +40,7 @@ metadata:
     app.kubernetes.io/part-of: mailfleet
     pod-security.kubernetes.io/enforce: restricted
 """
-_HELMS_OWN = re.compile(
-    r"^ +(app\.kubernetes\.io/managed-by: Helm|helm\.sh/(chart|resource-policy): .*)\n", re.MULTILINE
-)
+_HELMS_OWN = re.compile(r"^ +(app\.kubernetes\.io/managed-by: Helm|helm\.sh/chart: .*)\n", re.MULTILINE)
 
 
 def install_yaml() -> str:
