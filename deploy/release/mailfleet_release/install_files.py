@@ -24,7 +24,7 @@ _HEAD = """\
 # Made by `make install-yaml` from charts/mailfleet: change the chart.
 """
 _USE = f"""\
-# Mailfleet without Helm. First a Secret with the URLs of your Postgres and Redis (each in a file, without newline), here
+# Mailfleet without Helm. First a Secret with the URLs of your Postgres and Redis (each in a file without newline), here
 # and in each namespace with campaigns:
 #   kubectl create namespace {NAMESPACE}
 #   kubectl --namespace {NAMESPACE} create secret generic {SECRET} --from-file=ledger-url --from-file=redis-url
