@@ -52,6 +52,7 @@ RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_releas
 generated: venv ## write anew all files that are made from others (but for tests/schemas, which take a download)
 	cp crds/*.yaml charts/mailfleet/files/crds/
 	@$(RELEASE) chart-readme install.yaml namespace.yaml definitions.yaml operator.yaml
+	@PYTHONPATH=tests $(PY) -B -m gitops.files
 
 .PHONY: chart-readme
 chart-readme: venv ## write charts/mailfleet/README.md from the comments of values.yaml
@@ -60,6 +61,10 @@ chart-readme: venv ## write charts/mailfleet/README.md from the comments of valu
 .PHONY: install-yaml
 install-yaml: venv ## write deploy/install.yaml and the kustomize base anew from the chart
 	@$(RELEASE) install.yaml namespace.yaml definitions.yaml operator.yaml
+
+.PHONY: argocd
+argocd: venv ## write deploy/argocd's test data and ConfigMaps anew from its Lua and the operator's rules
+	@PYTHONPATH=tests $(PY) -B -m gitops.files
 
 .PHONY: schemas
 schemas: venv ## write tests/schemas anew from the Go modules of the supported Kubernetes versions

@@ -61,6 +61,7 @@ def _figures(o: Observation, ledger: LedgerView, run_id: str) -> dict[str, Any]:
         status["recipients"] = asdict(totals)
         status["progress"] = f"{done}/{totals.planned}"
         status["completionTime"] = time_text(run.ended_at)
+        status["retryFailedGeneration"] = run.retry_generation or None
         status["rate"] = {
             "current": rate_text(o.pace.per_second if run.state is RunState.OPEN else 0.0),
             **({"limit": rate_text(o.limit)} if o.limit else {}),
