@@ -1,4 +1,4 @@
-"""What Argo CD shows of campaigns and relays: our Lua over the operator's own statuses, with the few libraries it has."""
+"""What Argo CD shows of campaigns and relays: our Lua over the operator's own statuses, with what libraries it has."""
 
 from __future__ import annotations
 
