@@ -19,7 +19,7 @@ from mailfleet_cluster.places import CHECKOUT, cache, content_hash, locked, say
 KUBERNETES = "1.35.4"
 COREDNS = "1.15.0"
 HELM, HELM_NEWEST = "3.22.0", "4.3.2"
-KUBECONFORM_RELEASE = "0.8.0"
+KUBECONFORM_RELEASE, ARGOCD_RELEASE = "0.8.0", "3.5.7"
 KIND_RELEASE = "0.33.0"
 
 
@@ -104,6 +104,8 @@ HELM_4 = Program(
 )
 """The chart is tested with both; the cluster's own is Helm 3."""
 KUBECONFORM = Program("kubeconform", KUBECONFORM_RELEASE, package="github.com/yannh/kubeconform/cmd/kubeconform")
+ARGOCD = Program("argocd", ARGOCD_RELEASE, stamps=(f"github.com/argoproj/argo-cd/v3/common.version={ARGOCD_RELEASE}",))
+"""Argo CD's components, its command line, and its Lua engine in one."""
 KIND = Program("kind", KIND_RELEASE, package="sigs.k8s.io/kind")
 PAUSE = Program("pause", "1")
 """The process that holds a pod's namespaces."""

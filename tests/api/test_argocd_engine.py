@@ -1,0 +1,67 @@
+"""The Lua of deploy/argocd on Argo CD's own engine: the same answers as on lupa, for every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from gitops import files, lua
+from gitops.relays import RELAYS
+from gitops.scenes import ACTIONS, SCENES
+from mailfleet_cluster.binaries import ARGOCD
+
+
+def engine(kind: str, script: str, objects: list[dict[str, Any]]) -> list[Any]:
+    """What the engine makes of a script over each object."""
+    asked = json.dumps([{"kind": kind, "script": script, "object": o} for o in objects])
+    environment = {**os.environ, "ARGOCD_BINARY_NAME": "lua"}
+    done = subprocess.run(
+        [ARGOCD.built()], input=asked, env=environment, check=True, capture_output=True, text=True, timeout=120
+    )
+    answers = json.loads(done.stdout)
+    assert [a["error"] for a in answers if a.get("error")] == []
+    return [a["result"] for a in answers]
+
+
+@pytest.mark.parametrize("script", [files.CAMPAIGN / "health.lua", files.STRICT, files.RELAY / "health.lua"], ids=str)
+def test_health_is_the_same(script: Any) -> None:
+    objects = list(RELAYS.values()) if "EmailRelay" in str(script) else [s.object() for s in SCENES]
+    text = script.read_text()
+    assert engine("health", text, objects) == [lua.run(text, o) for o in objects]
+
+
+def test_actions_are_the_same() -> None:
+    text = (files.CAMPAIGN / "actions/discovery.lua").read_text()
+    for scene, found in zip(SCENES, engine("discovery", text, [s.object() for s in SCENES]), strict=True):
+        told = {action["name"]: not action.get("disabled", False) for action in found}
+        assert told == scene.can, scene.name
+        shown = lua.run(text, scene.object())
+        assert {a["name"]: (a["displayName"], a["iconClass"]) for a in found} == {
+            name: (a["displayName"], a["iconClass"]) for name, a in shown.items()
+        }
+
+
+def test_what_actions_change_is_the_same() -> None:
+    for action, name in ACTIONS:
+        before = files.scene(name).object()
+        text = (files.CAMPAIGN / "actions" / action / "action.lua").read_text()
+        (after,) = engine("action", text, [before])
+        assert after == lua.run(text, before)
+
+
+def test_argo_cd_accepts_the_config_maps(tmp_path: Any) -> None:
+    for name in files.MADE_FROM:
+        whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm"}}
+        patch = yaml.safe_load((files.ARGOCD / name).read_text())
+        (tmp_path / name).write_text(yaml.safe_dump({**whole, **patch}))
+        command = ("admin", "settings", "validate", "--group=resource-overrides", f"--argocd-cm-path={tmp_path / name}")
+        done = subprocess.run(
+            [ARGOCD.built(), *command], capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/tmp"}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 resource overrides" in done.stdout
