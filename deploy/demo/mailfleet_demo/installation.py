@@ -57,12 +57,18 @@ def namespace(name: str) -> None:
 def install() -> None:
     """The namespace, Postgres, Redis and the sink, then Mailfleet; all of it ready."""
     namespace(NAMESPACE)
-    for release, (chart, images) in RELEASES.items():
-        values = ["--values", str(places.state() / images)]
-        if release == "mailfleet":
-            values += ["--values", str(VALUES)]
-        upgrade = ("upgrade", "--install", release, str(chart), "--namespace", NAMESPACE, *values)
-        helm(*upgrade, "--wait", "--timeout", "180s")
+    for release in RELEASES:
+        upgrade(release)
+
+
+def upgrade(release: str, *more: str) -> None:
+    """Install or upgrade one release, and wait until it is ready; `more` are further arguments of Helm."""
+    chart, images = RELEASES[release]
+    values = ["--values", str(places.state() / images)]
+    if release == "mailfleet":
+        values += ["--values", str(VALUES)]
+    command = ("upgrade", "--install", release, str(chart), "--namespace", NAMESPACE, *values, *more)
+    helm(*command, "--wait", "--timeout", "180s")
 
 
 def clean() -> None:
