@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from custom_resources import EXAMPLES, definition, schema, walk
+from mailfleet_release import api_reference
 
 PLURALS = ("emailcampaigns", "emailrelays")
 NODES = [(plural, path, node) for plural in PLURALS for path, node in walk(schema(plural))]
@@ -103,3 +104,16 @@ def test_suspend_is_left_out_of_the_examples() -> None:
     """Else a pause made with kubectl would be undone by the next sync from Git (GitOps)."""
     for file in EXAMPLES.glob("*.yaml"):
         assert "suspend" not in file.read_text(), file
+
+
+def test_reference_is_made_of_the_definitions_as_they_are() -> None:
+    """Mend it with: make api-reference"""
+    assert api_reference.PAGE.read_text() == api_reference.page()
+
+
+@pytest.mark.parametrize("plural", ["emailcampaigns", "emailrelays"])
+def test_reference_has_every_field(plural: str) -> None:
+    page = api_reference.page()
+    for path, _ in walk(schema(plural)):
+        if path.startswith(("spec.", "status.")) and "{}" not in path and not path.endswith("[]"):
+            assert f"`{path}`" in page, path
