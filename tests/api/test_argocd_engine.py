@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -14,6 +14,9 @@ from gitops import files, lua
 from gitops.relays import RELAYS
 from gitops.scenes import ACTIONS, SCENES
 from mailfleet_cluster.binaries import ARGOCD
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def engine(kind: str, script: str, objects: list[dict[str, Any]]) -> list[Any]:
@@ -29,7 +32,7 @@ def engine(kind: str, script: str, objects: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("script", [files.CAMPAIGN / "health.lua", files.STRICT, files.RELAY / "health.lua"], ids=str)
-def test_health_is_the_same(script: Any) -> None:
+def test_health_is_the_same(script: Path) -> None:
     objects = list(RELAYS.values()) if "EmailRelay" in str(script) else [s.object() for s in SCENES]
     text = script.read_text()
     assert engine("health", text, objects) == [lua.run(text, o) for o in objects]
@@ -54,14 +57,19 @@ def test_what_actions_change_is_the_same() -> None:
         assert after == lua.run(text, before)
 
 
-def test_argo_cd_accepts_the_config_maps(tmp_path: Any) -> None:
-    for name in files.MADE_FROM:
-        whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm"}}
-        patch = yaml.safe_load((files.ARGOCD / name).read_text())
-        (tmp_path / name).write_text(yaml.safe_dump({**whole, **patch}))
-        command = ("admin", "settings", "validate", "--group=resource-overrides", f"--argocd-cm-path={tmp_path / name}")
-        done = subprocess.run(
-            [ARGOCD.built(), *command], capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/tmp"}
-        )
+@pytest.mark.parametrize(("name", "status"), [("argocd-cm.yaml", "Healthy"), ("argocd-cm-strict.yaml", "Progressing")])
+def test_config_maps_are_read_by_argo_cd(name: str, status: str, tmp_path: Path) -> None:
+    whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm"}}
+    config, sending = tmp_path / name, files.CAMPAIGN / "testdata/sending.yaml"
+    config.write_text(yaml.safe_dump({**whole, **yaml.safe_load((files.ARGOCD / name).read_text())}))
+
+    def settings(*words: object) -> str:
+        command = [ARGOCD.built(), "admin", "settings", *words, f"--argocd-cm-path={config}"]
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "2 resource overrides" in done.stdout
+        return done.stdout
+
+    assert "resource-overrides" in settings("validate", "--group=resource-overrides")
+    assert f"STATUS: {status}" in settings("resource-overrides", "health", sending)
+    assert "retry-failed" in settings("resource-overrides", "list-actions", sending)

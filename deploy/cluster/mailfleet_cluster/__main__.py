@@ -77,14 +77,8 @@ def warm(folder: Path) -> None:
     if isinstance(cluster, LocalCluster):
         install_packages()
         cluster.base()
-    for program in (
-        binaries.PAUSE,
-        binaries.DNS,
-        binaries.HELM_CLIENT,
-        binaries.HELM_4,
-        binaries.KUBECONFORM,
-        binaries.KUBE,
-    ):
+    judges = (binaries.HELM_4, binaries.KUBECONFORM, binaries.ARGOCD)
+    for program in (binaries.PAUSE, binaries.DNS, binaries.HELM_CLIENT, binaries.KUBE, *judges):
         program.built()
 
 

@@ -16,8 +16,8 @@ CRDS = ROOT / "crds"
 _HEAD = """\
 <!-- Made by `make api-reference` from crds/: change those. -->
 # Fields of EmailCampaign and EmailRelay
-`kubectl explain emailcampaign.spec` says the same. A field in **bold** must be given. Under each resource stand the rules
-that go beyond single fields, in the words of the API server when one is broken.
+`kubectl explain emailcampaign.spec` says the same. A field in **bold** must be given. Under each resource stand the
+rules that go beyond single fields, in the words of the API server when one is broken.
 """
 
 Node = dict[str, Any]
