@@ -127,6 +127,11 @@ test-api: venv warm ## the tests on a real kube-apiserver without a node
 	@deploy/debian-packages.sh tests
 	$(VENV)/bin/pytest tests/api
 
+.PHONY: test-gitops
+test-gitops: venv ## campaigns in Git with the real Argo CD, its Lua, and a real kube-apiserver (3 minutes; a build of 6 once)
+	@deploy/debian-packages.sh tests
+	$(VENV)/bin/pytest tests/unit/test_argocd.py tests/api/test_argocd_engine.py tests/gitops/walk.py
+
 # --- measurements that are too long for a test ------------------------------------------------------------
 .PHONY: rates
 rates: venv ## 1,000/s and 50/s held by 1, 3 and 8 senders, a minute each, judged at the oracle (8 minutes)
