@@ -215,6 +215,16 @@ def test_api_server_accepts_all_of_the_chart(
     assert told.count("serverside-applied") == len(manifests)
 
 
+def test_packaged_chart_renders_the_same(tmp_path: Path) -> None:
+    for client in CLIENTS:
+        assert helm("package", str(CHARTS["mailfleet"]), f"--destination={tmp_path}", client=client).returncode == 0
+        (archive,) = tmp_path.glob("mailfleet-*.tgz")
+        command = (f"--namespace={SYSTEM}", f"--kube-version={KUBERNETES}", *URLS)
+        packed = helm("template", "mailfleet", str(archive), *command, client=client)
+        assert packed.stdout == helm("template", "mailfleet", str(CHARTS["mailfleet"]), *command, client=client).stdout
+        assert packed.returncode == 0
+
+
 def test_ledger_and_redis_must_be_told() -> None:
     assert "ledger.url is required (postgresql://user:password@host:5432/database), or existingSecret" in refused()
     assert "redis.url is required (redis://host:6379/0), or existingSecret" in refused(URLS[0])
