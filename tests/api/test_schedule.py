@@ -248,6 +248,7 @@ def test_those_that_failed_are_sent_to_once_more_each_time_the_generation_is_rai
     hand.finish(retry["metadata"]["name"])
     hand.wait_for_reason("autumn", "Complete", "Complete")
     assert recipients(hand) == {"planned": 500, "sent": 500}
+    assert hand.status("autumn")["retryFailedGeneration"] == 2
     with pytest.raises(KubectlError, match="generation only rises"):
         hand.patch("autumn", {"retryFailed": {"generation": 1}})
 

@@ -179,6 +179,13 @@ class TestStatus:
         assert (said["phase"], said["completionTime"]) == ("Complete", "2026-12-01T08:00:00Z")
         assert "estimatedCompletionTime" not in said
 
+    def test_which_retry_was_done_is_told(self) -> None:
+        def told(generation: int) -> object:
+            row = run(RunState.COMPLETE, ended_at=NOW, retry_generation=generation)
+            return of(observation(ledger=ledger(RunState.COMPLETE, run=row))).get("retryFailedGeneration")
+
+        assert (told(0), told(3)) == (None, 3)
+
     def test_an_unchanged_status_is_equal_to_itself(self) -> None:
         o = observation(pace=self.MOVING)
         first = of(o)
