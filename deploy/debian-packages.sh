@@ -5,7 +5,7 @@
 # usage: debian-packages.sh tests|cluster ...
 set -euo pipefail
 declare -A group=(
-  [tests]="postgresql pgbouncer redis-server postfix openssl python3-aiosmtpd
+  [tests]="postgresql pgbouncer redis-server postfix openssl python3-aiosmtpd git:git
     libsasl2-modules libdb5.3 libgnutls-dane0 libidn12 libidn2-0 libnsl2 libpcre2-8-0"
   [cluster]="containerd:containerd runc:runc buildah:buildah debootstrap:debootstrap debian-archive-keyring
     containernetworking-plugins iptables conntrack:conntrack iproute2 procps openssl"
