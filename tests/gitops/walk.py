@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 import yaml
 
-from custom_resources import CRDS, campaign, put, relay
+from custom_resources import CRDS, EXAMPLES, campaign, put, relay
 from gitops.lab import NAMESPACE, Lab
 from operator_hand import Hand, OperatorProcess, fresh_ledger
 from services import wait_for
@@ -156,6 +156,12 @@ def world(
         found = World(lab, hand, repo)
         found.git("init", "-qb", "main")
         yield found
+
+
+def test_argo_cd_knows_every_field_of_the_examples(world: World) -> None:
+    for name in ("application.yaml", "applicationset.yaml"):
+        command = ("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLES / "gitops" / name))
+        assert "(server dry run)" in world.lab.plane.kubectl(*command)
 
 
 def test_first_sync_goes_through_its_waves_while_the_first_campaign_still_sends(world: World) -> None:
