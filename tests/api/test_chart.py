@@ -80,6 +80,7 @@ COMBINATIONS = {
         "--set=crds.keep=false",
         "--set=maxSenders=7",
         "--set=requireStartTime=true",
+        "--set=sharedAccounts={company}",
         f"--set-json=extraObjects={json.dumps(EXTRA)}",
     ),
 }

@@ -20,6 +20,7 @@ from custom_resources import CRDS, EXAMPLES, campaign, put, relay
 from gitops.lab import NAMESPACE, Lab
 from operator_hand import Hand, OperatorProcess, fresh_ledger
 from services import wait_for
+from sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class World:
     lab: Lab
     hand: Hand
     repo: Path
+    sink: Sink
 
     # --- Git -------------------------------------------------------------------------------------------
     def git(self, *words: str) -> None:
@@ -151,9 +153,10 @@ def world(
     redis = redis_server.url.partition("//")[2].partition("/")[0]
     with (
         OperatorProcess(control_plane, folder, ledger_url=ledger_url, redis_url=redis_server.url),
+        Sink(folder) as sink,
         Lab(control_plane, folder / "argocd", redis) as lab,
     ):
-        found = World(lab, hand, repo)
+        found = World(lab, hand, repo, sink)
         found.git("init", "-qb", "main")
         yield found
 
@@ -165,8 +168,14 @@ def test_argo_cd_knows_every_field_of_the_examples(world: World) -> None:
 
 
 def test_first_sync_goes_through_its_waves_while_the_first_campaign_still_sends(world: World) -> None:
-    world.commit(relay=in_wave(relay(), -1), one=in_wave(campaign("one"), 1), two=in_wave(campaign("two"), 2))
+    here = put(put(relay(), "spec.host", world.sink.host), "spec.port", world.sink.port)
+    world.commit(
+        relay=in_wave(put(here, "spec.tls.mode", "None"), -1),
+        one=in_wave(campaign("one"), 1),
+        two=in_wave(campaign("two"), 2),
+    )
     world.application()
+    assert world.hand.fly("ses") == 0
     world.until_exists("one")
     assert not world.exists("two"), "until the first is planned"
     world.hand.plan("one")

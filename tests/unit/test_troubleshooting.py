@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from custom_resources import ROOT
 from mailfleet_operator.conditions import SILENT
 from mailfleet_sender.contract.accounts import EndReason, ReportReason, RunState
+from mailfleet_sender.contract.preflight import RelayFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,27 @@ def test_each_says_what_it_means_and_what_to_do() -> None:
         name = section.splitlines()[0]
         assert "**Do:**" in section, name
         assert len(section.split("**Do:**")[0].splitlines()) >= 2, name
+
+
+def test_page_of_relays_has_every_reason_of_theirs() -> None:
+    page = (ROOT / "docs/relays.md").read_text()
+    modules = [ast.parse(file.read_text()) for file in OPERATOR.glob("relay_plan/*.py")]
+    named: dict[str, ast.expr] = {}
+    for node in (node for module in modules for node in module.body if isinstance(node, ast.Assign)):
+        target, value = node.targets[0], node.value
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            named |= zip(map(ast.unparse, target.elts), value.elts, strict=True)
+        else:
+            named[ast.unparse(target)] = value
+    reasons = {str(fault) for fault in RelayFault}
+    for call in (call for module in modules for call in ast.walk(module)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in {"yes", "no", "unknown"}:
+            word = call.args[0]
+            word = named.get(ast.unparse(word), word)
+            if isinstance(word, ast.Constant):
+                reasons.add(str(word.value))
+    assert {"Ready", "SpecInvalid", "RelayThrottling", "Preflighting", "CredentialsMissing"} < reasons
+    assert [r for r in sorted(reasons - {"Ready", "NotThrottled"}) if r not in page] == []
 
 
 def test_code_is_really_read() -> None:
