@@ -168,10 +168,11 @@ class World:
         return self.apply({k: v for k, v in {**body["spec"], **changes}.items() if v is not None})
 
     # --- time -----------------------------------------------------------------------------------------------
-    def tick(self, seconds: float = 2.0) -> None:
+    def tick(self, seconds: float = 2.0, steps: int = 1) -> None:
         """Time passes for everybody, then each operator looks; a dead one is started again."""
-        self.clock.seconds += seconds
-        self.fleet.step()
+        for _ in range(steps):
+            self.clock.seconds += seconds / steps
+            self.fleet.step()
         self.look()
 
     def look(self, *, once: bool = False) -> None:
@@ -251,14 +252,14 @@ class World:
         Raises:
             AssertionError: it does not end.
         """
-        pause = 2.0
+        pause = 6.0
         for _ in range(rounds):
             before = self.changes, self.fleet.changes
-            self.tick(pause)
+            self.tick(pause, steps=3)
             self.check()
             if self.ended():
                 return
-            pause = 2.0 if (self.changes, self.fleet.changes) != before else min(2 * pause, 1800.0)
+            pause = 6.0 if (self.changes, self.fleet.changes) != before else min(3 * pause, 1800.0)
         raise AssertionError(f"it does not end; {self.explain()}")
 
     # --- what must hold -------------------------------------------------------------------------------------
