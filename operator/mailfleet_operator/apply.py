@@ -15,6 +15,7 @@ from mailfleet_sender.errors import LimiterUnavailable
 from mailfleet_sender.limiter import AccountLimits
 
 from . import actions, manifests
+from .boundaries import Boundaries
 from .conditions import Condition, Type, true
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 from .relay_plan.conditions import unknown
@@ -59,6 +60,7 @@ class Hands:
     def __init__(self, ledger: Ledger, limiter: LimiterAdmin, cluster: Cluster, settings: Settings) -> None:
         self._ledger, self._limiter, self._cluster, self._settings = ledger, limiter, cluster, settings
         self.limiter_trouble: str | None = None
+        self.boundaries = Boundaries(settings.die_at, settings.died_folder)
 
     def apply(self, o: Observation, planned: tuple[actions.Action, ...], memory: CampaignMemory) -> Applied:
         """Do them in order.
@@ -69,7 +71,9 @@ class Hands:
         again = False
         for action in planned:
             try:
+                self.boundaries.before(_name(action))
                 done = self._do(o, action, memory)
+                self.boundaries.after(_name(action))
             except (ObjectGoneError, ObjectConflictError) as error:
                 log.info("came too late", action=_name(action), why=str(error), **_who(o))
                 return Applied(again=True)

@@ -12,7 +12,7 @@ import structlog
 
 from mailfleet_sender.errors import LedgerUnavailable
 
-from . import events, relay_plan, status, views
+from . import boundaries, events, relay_plan, status, views
 from .actions import RecordStart
 from .cluster import CAMPAIGNS, RELAYS
 from .conditions import time_text
@@ -131,7 +131,9 @@ class Reconciler:
         patch = status.merge_patch(before, after, campaign.resource_version)
         where = (campaign.namespace, campaign.name)
         try:
+            self._hands.boundaries.before(boundaries.STATUS)
             body = await self._in_thread(lambda: self._cluster.patch_status(CAMPAIGNS, *where, patch))
+            self._hands.boundaries.after(boundaries.STATUS)
         except ObjectConflictError:
             self.again(Key(CAMPAIGN, *where), SOON)
             return

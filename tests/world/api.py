@@ -48,6 +48,7 @@ class ApiServer:
     Attributes:
         history: of each kind, what watches are told: name and body (None: deleted).
         changes: writes of the operator that changed something.
+        told: those of them that are statuses of campaigns.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -55,7 +56,7 @@ class ApiServer:
         self._numbers = itertools.count(1)
         self.objects: dict[str, dict[str, Body]] = {kind: {} for kind in KINDS}
         self.history: dict[str, list[tuple[str, Body | None]]] = {kind: [] for kind in KINDS}
-        self.changes = 0
+        self.changes = self.told = 0
 
     def get(self, kind: str, name: str) -> Body | None:
         return self.objects[kind].get(name)
@@ -121,6 +122,7 @@ class ApiServer:
         if new == (old.get(part) or {}):
             return old
         self.changes += 1
+        self.told += kind == "emailcampaigns"
         return self.put(kind, {**old, part: new})
 
 
