@@ -27,22 +27,11 @@ if TYPE_CHECKING:
 
 KILLS = 20
 DIED = "/tmp/died"
-EXPECTED = frozenset(
-    [
-        "EnsureRun",
-        "CreatePlanJob",
-        "StartRun",
-        "CreateWaveJob",
-        "TellLimiter",
-        "RememberScaling",
-        "WriteStatus",
-        "RecordStart",
-        "SuspendJob",
-        "MakeRetryWave",
-        "CompleteRun",
-        "ForgetInLimiter",
-    ]
-)
+ACTIONS = """
+EnsureRun CreatePlanJob RecordStart StartRun CreateWaveJob TellLimiter RememberScaling WriteStatus SuspendJob
+MakeRetryWave CompleteRun ForgetInLimiter
+"""
+EXPECTED = frozenset(ACTIONS.split())
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
@@ -13,6 +12,9 @@ from mailfleet_operator import actions
 from mailfleet_operator.boundaries import DIED, NAMES, Boundaries
 from mailfleet_operator.errors import SettingsError
 from mailfleet_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NEEDED = {"MAILFLEET_LEDGER_URL": "l", "MAILFLEET_REDIS_URL": "r", "MAILFLEET_SENDER_IMAGE": "i"}
 
