@@ -169,6 +169,11 @@ memory: venv ## peak memory of a sender for 10,000 and for 1,000,000 recipients 
 	@deploy/debian-packages.sh tests
 	$(PY) benchmarks/memory.py
 
+.PHONY: many
+many: venv warm ## 200 campaigns at once: seconds to each one's first look, the operator's memory, requests (3 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/many.py
+
 .PHONY: bench-plan
 bench-plan: venv ## 1,000,000 and 10,000,000 recipients planned: seconds, counts, peak memory (4 minutes; LOCK=file to be alone)
 	@deploy/debian-packages.sh tests
