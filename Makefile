@@ -202,6 +202,10 @@ bench-render: fast-venv ## what a mail costs to make, beside the standard librar
 performance: venv ## write docs/performance.md from what bench, bench-*, and memory left in build/
 	$(PY) benchmarks/page.py
 
+.PHONY: scaling-page
+scaling-page: venv ## write docs/scaling.md: the control law in simulations, as plots (seconds)
+	$(PY) benchmarks/scaling_page.py
+
 # --- demo and e2e ----------------------------------------------------------------------------------
 DEMO := PYTHONPATH=deploy/demo:deploy/cluster $(PY) -B -m mailfleet_demo
 

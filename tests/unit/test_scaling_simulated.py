@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import scaling_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,3 +67,7 @@ def test_raised_from_200_to_2000_it_grows_and_lowered_it_shrinks() -> None:
     assert found[20].rate >= 0.95 * 2000
     assert found[44].asked < found[29].asked
     assert found[44].rate >= 0.95 * 200
+
+
+def test_the_page_is_as_the_law_makes_it() -> None:
+    assert scaling_page.PAGE.read_text() == scaling_page.page(), "run `make scaling-page`"
