@@ -77,7 +77,10 @@ class Reconciler:
             await self._relay((key.namespace, key.name))
         else:
             jobs = deletions(self._observer.watched.jobs_in(key.namespace))
-            await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
+            try:
+                await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
+            except ClusterError as error:  # the next tick comes by again
+                log.warning("Jobs were not deleted", why=str(error), namespace=key.namespace)
 
     async def survey(self) -> None:
         """Ask the limiter whether it is there, and what it knows of the accounts in use."""
