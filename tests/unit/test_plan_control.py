@@ -102,6 +102,18 @@ class TestCancel:
         o = cancelled(ledger=ledger(**DONE))
         assert done(o, CloseRun, CompleteRun) == [CompleteRun(5)]
 
+    def test_once_some_count_as_cancelled_it_is_never_complete(self) -> None:
+        """The last sender ended after the first ranges had been closed (found by the model test)."""
+        totals = Totals(planned=10, sent=8, cancelled=2)
+        o = cancelled(ledger=ledger(totals=totals, waves=(main_wave(open=0, finished=4),)))
+        assert done(o, CompleteRun, CloseRun) == [CANCEL]
+
+    def test_applied_again_without_cancel_it_stays_cancelled(self) -> None:
+        totals = Totals(planned=10, sent=3, cancelled=2, remaining=5)
+        o = observation(ledger=ledger(totals=totals))
+        assert done(o, CloseRun, *BEGINS) == [CANCEL]
+        assert "2 recipients count as cancelled already" in said(o, Type.SENDING).message
+
     def test_a_complete_run_stays_complete(self) -> None:
         o = cancelled(ledger=ledger(RunState.COMPLETE, **DONE), jobs=())
         assert not done(o, CloseRun)

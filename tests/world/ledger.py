@@ -256,7 +256,7 @@ class ModelLedger:
         if run.state is not RunState.OPEN:
             return run.state is RunState.COMPLETE
         totals = run.totals()
-        if totals.deferred or totals.remaining or run.open:
+        if totals.deferred or totals.remaining or totals.cancelled or run.open:
             return False
         assert totals.adds_up, totals
         self._end(run, RunState.COMPLETE)
