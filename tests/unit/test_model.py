@@ -328,7 +328,7 @@ class Again(Life):
     """A campaign that was deleted under way and is applied again with another runId."""
 
     @initialize()
-    def deleted_under_way(self) -> None:
+    def so_far(self) -> None:  # type: ignore[override]
         for _ in range(12):
             self.world.tick()
         self.world.api.remove("emailcampaigns", NAME)
@@ -336,13 +336,25 @@ class Again(Life):
 
 
 class Dying(Life):
-    """The operator dies where it starts the run."""
+    """The operator died when it had started the run."""
 
-    @initialize(half_calls=st.integers(1, 60))
-    def dies(self, half_calls: int) -> None:
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
         self.world.tick()
-        self.the_operator_dies(half_calls)
-        for _ in range(6):
+        while operator := self.world.operators[0]:
+            operator.wire.dies_after = "start"
+            self.world.tick()
+
+
+class Paused(Life):
+    """A pause of a run under way."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        for _ in range(8):
+            self.world.tick()
+        self.world.edit(suspend=True)
+        for _ in range(3):
             self.world.tick()
 
 
@@ -361,7 +373,14 @@ MUTATIONS: dict[str, Callable[[], tuple[Policy, ...]]] = {
 }
 
 
-MACHINES = {"an older run goes on": Again, "a start that is not recorded": Dying}
+MACHINES = {
+    "an older run goes on": Again,
+    "a start that is not recorded": Dying,
+    "a pause suspends no Job": Paused,
+    "a pause is never taken back": Paused,
+    "the limiter hears of no pause": Paused,
+}
+"""Where in a life a change shows soonest; the others show in any."""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

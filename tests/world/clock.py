@@ -53,6 +53,8 @@ class Wire:
     def __init__(self) -> None:
         self.fuse: int | None = None
         """Half calls until the operator dies: odd before a call, even after it."""
+        self.dies_after = ""
+        """The operator dies after a call of this name."""
         self._lost: tuple[tuple[str, ...], Callable[[], BaseException]] | None = None
 
     def lose_answers_of(self, names: tuple[str, ...], error: Callable[[], BaseException]) -> None:
@@ -62,11 +64,14 @@ class Wire:
     def reset(self) -> None:
         """Nothing goes wrong any more."""
         self.fuse = self._lost = None
+        self.dies_after = ""
 
     def call(self, what: str, do: Callable[[], T]) -> T:
         self._burn(what)
         done = do()
         self._burn(f"{what} done")
+        if what == self.dies_after:
+            raise OperatorDiedError(what)
         if self._lost and what.startswith(self._lost[0]):
             error, self._lost = self._lost[1], None
             raise error()
