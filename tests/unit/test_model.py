@@ -271,6 +271,8 @@ def life(machine: type[Life] = Life, examples: int = EXAMPLES, **changes: Any) -
     )
 
 
+@pytest.mark.hypothesis
+@pytest.mark.timeout(7200)
 def test_whatever_happens_the_promises_hold_and_it_ends() -> None:
     life()
 
