@@ -113,6 +113,7 @@ class Hands:
         relay = o.relay
         try:
             for action in planned:
+                self.boundaries.before(_name(action))
                 match action:
                     case actions.CreatePreflightJob(made_for, attempt, after):
                         manifest = manifests.preflight_job(
@@ -121,6 +122,7 @@ class Hands:
                         self._cluster.create_job(manifest)
                     case actions.DeleteJob(name, uid, _):
                         self._cluster.delete_job(relay.namespace, name, uid)
+                self.boundaries.after(_name(action))
                 log.info("done", action=_name(action), what=str(action), namespace=relay.namespace, relay=relay.name)
         except ClusterError as error:
             log.warning("Kubernetes refused", why=str(error), namespace=relay.namespace, relay=relay.name)

@@ -14,7 +14,7 @@ from . import actions
 
 STATUS = "WriteStatus"
 """What `reconcile` does after the actions, RecordStart among it."""
-WHAT = (*(action.__name__ for action in get_args(actions.Action)), STATUS)
+WHAT = (*(action.__name__ for action in get_args(actions.Action)), actions.CreatePreflightJob.__name__, STATUS)
 NAMES: tuple[str, ...] = tuple(f"{side}:{name}" for name in WHAT for side in ("before", "after"))
 """All of them."""
 DIED = 86

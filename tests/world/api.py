@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 from mailfleet_operator import views
@@ -144,6 +145,25 @@ class ModelCluster(Cluster):
         return self._wire.call(f"{method} {path}", lambda: self._api.request(method, path, body))
 
 
+def _named(body: Body) -> Any:
+    return NAMESPACE, body["metadata"]["name"]
+
+
+def _plain(body: Body) -> Any:
+    return body["metadata"]["name"]
+
+
+INDEXES: dict[str, tuple[str, Callable[[Body], Any]]] = {
+    "campaigns": ("emailcampaigns", _named),
+    "relays": ("emailrelays", _named),
+    "jobs": ("jobs", views.owner_campaign),
+    "pods": ("pods", views.owner_campaign),
+    "nodes": ("nodes", _plain),
+    "terminating": ("namespaces", _plain),
+}
+"""Which indexes of `Watched` are filled, from what, by which key; others, such as those of relays, stay empty."""
+
+
 class Watches:
     """One operator's indexes: what its watches have brought so far, kind by kind."""
 
@@ -151,10 +171,10 @@ class Watches:
         self._api = api
         self._known = {kind: dict(api.objects[kind]) for kind in VIEWS}
         self._seen = {kind: len(api.history[kind]) for kind in VIEWS}
-        self._views: dict[str, tuple[str, Any]] = {}
+        self._views: dict[tuple[str, str], tuple[str, Any]] = {}
         self.held: set[str] = set()
         """Kinds whose watch brings nothing at present."""
-        self.watched = Watched(*({} for _ in range(7)))
+        self.watched = Watched(**{f.name: {} for f in fields(Watched) if f.default is MISSING})
         self._index(set(VIEWS))
 
     def bring(self) -> None:
@@ -174,26 +194,20 @@ class Watches:
         self._index(changed)
 
     def _index(self, changed: set[str]) -> None:
-        watched = self.watched
-        named = {"emailcampaigns": watched.campaigns, "emailrelays": watched.relays}
-        children = {"jobs": watched.jobs, "pods": watched.pods}
-        global_ = {"nodes": watched.nodes, "namespaces": watched.terminating}
-        for kind in changed:
-            index: Any = named.get(kind, children.get(kind, global_.get(kind)))
+        for field, (kind, key_of) in INDEXES.items():
+            if kind not in changed:
+                continue
+            index: Any = getattr(self.watched, field)
             index.clear()
             for name, body in self._known[kind].items():
-                key: Any = name
-                if kind in named:
-                    key = (NAMESPACE, name)
-                elif kind in children:
-                    key = views.owner_campaign(body)
-                index.setdefault(key, []).append(self._view(kind, name, body))
+                if (key := key_of(body)) is not None:
+                    index.setdefault(key, []).append(self._view(kind, name, body))
 
     def _view(self, kind: str, name: str, body: Body) -> Any:
         version = body["metadata"]["resourceVersion"]
-        kept = self._views.get(f"{kind}/{name}")
+        kept = self._views.get((kind, name))
         if kept and kept[0] == version:
             return kept[1]
         view = VIEWS[kind](body)
-        self._views[f"{kind}/{name}"] = version, view
+        self._views[kind, name] = version, view
         return view

@@ -13,7 +13,7 @@ from mailfleet_operator.apply import Hands
 from mailfleet_operator.ledger import Ledger
 from mailfleet_operator.manifests import Image
 from mailfleet_operator.observe import Observer
-from mailfleet_operator.reconcile import CAMPAIGN, RELAY, Key, Reconciler
+from mailfleet_operator.reconcile import CAMPAIGN, Key, Reconciler
 from mailfleet_operator.settings import Settings
 from mailfleet_sender.contract.accounts import RunState, Totals
 from mailfleet_sender.contract.campaign import Campaign
@@ -85,12 +85,11 @@ class OperatorProcess:
         ledger = Ledger(None)  # type: ignore[arg-type]
         self.runs: Any = WiredRuns(world.ledger, self.wire, lambda: world.fleet.ledger_away)
         ledger.runs = self.runs
-        self._observer = Observer(self.watches.watched, Asks(ledger), SETTINGS)  # type: ignore[arg-type]
+        observer = Observer(self.watches.watched, Asks(ledger), Asks(ledger), SETTINGS)  # type: ignore[arg-type]
         hands = Hands(ledger, world.limiter, cluster, SETTINGS)  # type: ignore[arg-type]
-        self._reconciler = InlineReconciler(self._observer, hands, cluster, SETTINGS, None)  # type: ignore[arg-type]
+        self._reconciler = InlineReconciler(observer, hands, cluster, SETTINGS, None)  # type: ignore[arg-type]
         self.again = False
         self._reconciler.again = self._look_again
-        finished(self._reconciler.look(Key(RELAY, NAMESPACE, "ses")))
 
     def _look_again(self, key: Key, _seconds: float) -> None:
         self.again = self.again or key == KEY
@@ -381,10 +380,10 @@ def remembered(function: Callable[[Any], T]) -> Callable[[Any], T]:
 def virtual_time() -> Iterator[None]:
     """The operator's modules ask this world for the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(observe, "datetime", OperatorTime)
-        patch.setattr(reconcile, "datetime", OperatorTime)
-        patch.setattr(reconcile, "time", OperatorTime)
-        patch.setattr(apply, "time", OperatorTime)
+        for module in (observe, reconcile, apply):
+            for name in ("datetime", "time"):
+                if hasattr(module, name):
+                    patch.setattr(module, name, OperatorTime)
         patch.setattr(Campaign, "definition_hash", remembered(Campaign.definition_hash))
         yield
 
