@@ -243,6 +243,15 @@ class World:
         if run:
             self.edit(message=self.hashes[run.row["definition_hash"]]["message"])
 
+    def _do_as_told(self) -> None:
+        """A person deletes pods that belong to no Job when the status asks for it."""
+        conditions = ((self.campaign or {}).get("status") or {}).get("conditions", ())
+        if any(c["reason"] == "PodsOrphaned" and c["status"] == "True" for c in conditions):
+            jobs = {b["metadata"]["uid"] for b in self.api.objects["jobs"].values()}
+            for pod in list(self.fleet.pods.values()):
+                if pod.job_uid not in jobs:
+                    self.fleet.delete_pod(pod)
+
     @property
     def _run_id(self) -> str:
         return str(self.campaign["spec"]["runId"]) if self.campaign else ""
@@ -257,6 +266,7 @@ class World:
         for _ in range(rounds):
             before = self.changes, self.fleet.changes
             self.tick(pause, steps=3)
+            self._do_as_told()
             self.check()
             if self.ended():
                 return
