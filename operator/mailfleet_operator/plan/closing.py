@@ -45,7 +45,7 @@ def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *,
 
 
 def _orphaned(o: Observation) -> tuple[Condition, ...]:
-    """Senders whose Job was deleted without them hold their ranges for ever; the operator has no right to delete pods."""
+    """Senders whose Job was deleted without them hold their ranges for ever; the operator may not delete pods."""
     jobs = {j.uid for j in o.jobs}
     found = [
         p.name for p in o.living_pods if p.component == SENDER and p.job_uid not in jobs and not p.deletion_deadline
