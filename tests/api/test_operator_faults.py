@@ -68,7 +68,7 @@ def ends_right(hand: Hand) -> None:
     hand.wait_for_reason("autumn", "Complete", "Complete", seconds=60)
     assert hand.status("autumn")["recipients"]["sent"] == 2000
     assert len(hand.jobs("planner")) == len(hand.jobs("sender")) == 1
-    hand.kubectl("wait", "--for=condition=Ready", "emailrelay/ses", "--timeout=60s")
+    wait_for("the relay has a status", lambda: hand.get("emailrelay", "ses").get("status"), seconds=60, interval=0.3)
 
 
 def every_other(proxy: ApiProxy) -> Callable[[str, str], int | None]:
