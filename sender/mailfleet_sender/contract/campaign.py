@@ -16,6 +16,8 @@ from pydantic import Field
 from .model import Model
 
 SNAPSHOT_VERSION = 1
+DOUBLINGS = 22
+"""A second, doubled so often, is longer than the longest `maxAgeSeconds`."""
 TEMPLATE_KEYS = ("subject", "text", "html")
 """Of these a template's ConfigMap holds `subject`, and `text`, `html` or both."""
 
@@ -141,10 +143,17 @@ class Message(Model):
 
 
 class Retry(Model):
-    """When a deferred recipient is tried again, and until when."""
+    """When a deferred recipient is tried again: each wait is twice as long as the one before, up to a bound; and
+    until when."""
 
     initial_delay_seconds: int = 600
+    max_delay_seconds: int = 14_400
     max_age_seconds: int = 259_200
+
+    def delay_seconds(self, attempt: int) -> int:
+        """The wait after an attempt (from 1). A bound below the first wait counts as the first wait."""
+        doublings = min(max(0, attempt - 1), DOUBLINGS)
+        return max(self.initial_delay_seconds, min(self.max_delay_seconds, self.initial_delay_seconds << doublings))
 
 
 class Campaign(Model):
