@@ -156,11 +156,37 @@ class Retry(Model):
         return max(self.initial_delay_seconds, min(self.max_delay_seconds, self.initial_delay_seconds << doublings))
 
 
+class CanaryStep(Model):
+    """A part of the audience that is mailed before the rest: so many recipients, or a percentage. Exactly one."""
+
+    recipients: int | None = None
+    percent: int | None = None
+
+    def wanted(self, audience: int) -> int:
+        """How many that is of an audience; a percentage is rounded up."""
+        return self.recipients or -(-audience * (self.percent or 0) // 100)
+
+
+class Canary(Model):
+    """The steps that go before the rest. When the next one may begin is the operator's to judge."""
+
+    steps: tuple[CanaryStep, ...]
+
+    def sizes(self, audience: int) -> tuple[int, ...]:
+        """Recipients of each step of an audience; what is left of a small one is the last step, and none is empty."""
+        sizes: list[int] = []
+        for step in self.steps:
+            if (size := min(step.wanted(audience), audience - sum(sizes))) > 0:
+                sizes.append(size)
+        return tuple(sizes)
+
+
 class Campaign(Model):
     """The definition of a run: what identifies it for "the same runId with another audience or message"."""
 
     recipients: Recipients
     message: Message
+    canary: Canary | None = None
     on_uncertain: OnUncertain = OnUncertain.SKIP
     retry: Retry = Retry()
 
@@ -169,9 +195,10 @@ class Campaign(Model):
         return _canonical(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
     def definition_hash(self) -> str:
-        """Hex SHA-256 over audience and message alone: policy such as retry may change under one runId."""
+        """Hex SHA-256 over audience, message and how the audience is cut: policy such as retry may change under one
+        runId."""
         definition = self.model_dump(
-            mode="json", by_alias=True, exclude_defaults=True, include={"recipients", "message"}
+            mode="json", by_alias=True, exclude_defaults=True, include={"recipients", "message", "canary"}
         )
         return hashlib.sha256(_canonical(definition)).hexdigest()
 

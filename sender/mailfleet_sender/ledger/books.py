@@ -13,7 +13,7 @@ from mailfleet_sender.contract.campaign import OnUncertain
 
 from .connection import available
 from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
-from .values import SKIPPED_WAVE, Deferrals, RunRow, Timing, WaveRow
+from .values import SKIPPED_WAVE, Deferrals, RunRow, StepRow, Timing, WaveRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,6 +69,10 @@ RUN_COLUMNS = (
     run.c.ended_at,
     run.c.retry_generation,
     run.c.end_reason,
+    run.c.paused_at,
+    run.c.pause_reason,
+    run.c.pause_message,
+    run.c.resumed_at,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.
@@ -82,7 +86,7 @@ ORDER BY id
 """)
 
 _WAVES = text("""
-SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at,
+SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at, w.held,
     count(r.id) FILTER (WHERE r.state <> 'Open') AS finished,
     count(r.id) FILTER (WHERE r.state = 'Open') AS open,
     count(r.id) FILTER (WHERE r.state = 'Open' AND r.lease_until > clock_timestamp()) AS active,
@@ -90,6 +94,15 @@ SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at,
              FILTER (WHERE r.state = 'Open'), 0)::bigint AS unclaimed
 FROM wave w LEFT JOIN range r ON r.run = w.run AND r.wave = w.number
 WHERE w.run = ANY(CAST(:runs AS bigint[]))
+GROUP BY w.run, w.number ORDER BY w.run, w.number
+""")
+
+# Ranges are found by the pages that they are of: those that moved into a Repair wave count here as well.
+_STEPS = text(f"""
+SELECT w.run, w.number AS step, w.held, w.ended_at, w.planned, count(*) FILTER (WHERE r.state = 'Open') AS open,
+    sum(r.sent) AS sent, sum(r.failed) AS failed, sum(r.uncertain) AS uncertain, sum(r.deferred) AS deferred
+FROM wave w JOIN range r ON r.run = w.run AND r.page_wave = {SKIPPED_WAVE} - w.number
+WHERE w.kind = 'Canary' AND w.run IN (SELECT run FROM wave WHERE run = ANY(CAST(:runs AS bigint[])) AND held)
 GROUP BY w.run, w.number ORDER BY w.run, w.number
 """)
 
@@ -146,6 +159,14 @@ class Books:
             for row in connection.execute(_WAVES, {"runs": list(runs)}).mappings():
                 values: dict[str, Any] = {**row, "kind": WaveKind(row["kind"])}
                 found.setdefault(row["run"], []).append(WaveRow(**values))
+        return found
+
+    def steps(self, runs: Sequence[int]) -> dict[int, list[StepRow]]:
+        """The canary steps of those of the runs that have not passed all of them, in their order."""
+        found: dict[int, list[StepRow]] = {}
+        with available(), self._engine.connect() as connection:
+            for row in connection.execute(_STEPS, {"runs": list(runs)}).mappings():
+                found.setdefault(row["run"], []).append(StepRow(**row))
         return found
 
     def skipped(self, run_id: int) -> dict[str, int]:
