@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, tuple_
 
 from mailfleet_sender.contract.accounts import Report, ReportReason, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
+from mailfleet_sender.errors import LedgerUnavailable
 
-from .connection import available
+from .connection import available, transaction
 from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
 from .values import SKIPPED_WAVE, Deferrals, RunRow, StepRow, Timing, WaveRow
 
@@ -106,6 +108,13 @@ WHERE w.kind = 'Canary' AND w.run IN (SELECT run FROM wave WHERE run = ANY(CAST(
 GROUP BY w.run, w.number ORDER BY w.run, w.number
 """)
 
+_FREQUENT = text("""
+SELECT coalesce(enhanced, code) AS what FROM delivery WHERE run = :run AND outcome = 'failed'
+GROUP BY what ORDER BY count(*) DESC, what LIMIT 1
+""")
+CODE_SECONDS = 2.0
+"""How long the most frequent code is looked for: a message for people is better without it than late."""
+
 
 def run_row(found: Sequence[Any]) -> RunRow:
     """A row of `RUN_COLUMNS`, as a value."""
@@ -181,6 +190,18 @@ class Books:
         )
         with available(), self._engine.connect() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(query)}
+
+    def frequent_failure(self, run_id: int) -> str | None:
+        """The code of most of a run's failures, the enhanced one where there is one; None: none, or it takes too long.
+
+        Reads all that a run has delivered: for when something has stopped it, not for each look.
+        """
+        try:
+            with transaction(self._engine, replace(self._timing, statement_seconds=CODE_SECONDS)) as connection:
+                code: str | None = connection.scalar(_FREQUENT, {"run": run_id})
+                return code
+        except LedgerUnavailable:
+            return None
 
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""
