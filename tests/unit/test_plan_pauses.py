@@ -10,6 +10,7 @@ import pytest
 
 from mailfleet_operator import plan, status
 from mailfleet_operator.actions import (
+    AmendRun,
     CloseRun,
     CompleteRun,
     CreateWaveJob,
@@ -78,15 +79,11 @@ class TestBrake:
 
     def test_closed_it_is_kept_in_the_ledger_before_all_else(self) -> None:
         o = sending(brake=BRAKE)
-        assert plan.plan(o).actions[-1:] == (
-            PauseRun(
-                5,
-                PauseReason.BRAKE_APPLIED,
-                "50 of the last 200 mails failed (25 %; brake.maxFailedPercent is 10)",
-                BRAKE.since,
-            ),
-        )
-        assert (said(o, Type.SUSPENDED).status, said(o, Type.SUSPENDED).reason) == (True, "BrakeApplied")
+        words = "50 of the last 200 mails failed (25 %; brake.maxFailedPercent is 10)"
+        kept = PauseRun(5, PauseReason.BRAKE_APPLIED, words, BRAKE.since)
+        actions = plan.plan(o).actions
+        assert kept in actions
+        assert not [a for a in actions[: actions.index(kept)] if not isinstance(a, AmendRun)]
 
     def test_then_the_jobs_are_suspended_and_the_limiter_hears_of_a_pause(self) -> None:
         o = paused(brake=BRAKE)
@@ -159,7 +156,7 @@ class TestSenderFault:
         assert isinstance(pause, PauseRun)
         assert (pause.reason, pause.at) == (PauseReason.SENDER_FAULT, ago(5))
         assert "535 5.7.8 wrong password" in pause.message
-        condition = said(o, Type.SUSPENDED)
+        condition = said(paused(Pause(pause.reason, pause.message, pause.at)), Type.SUSPENDED)
         assert (condition.status, condition.reason) == (True, "SenderFault")
         assert "credentials" in condition.message
         assert "spec.resumeTime" in condition.message

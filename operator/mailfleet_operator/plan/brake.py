@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.actions import PauseRun, ReleaseBrake
 from mailfleet_sender.contract.accounts import PauseReason, RunState
 
-from . import pause
 from .step import Step
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def policy(o: Observation) -> Step | None:
         # It was released, or it is of an older run: Redis was away when it should have been told, or came back with it.
         return Step((ReleaseBrake(relay.account),))
     reason, message = cause(o, o.brake)
-    return pause.begin(PauseRun(run.id, reason, message, o.brake.since))
+    return Step((PauseRun(run.id, reason, message, o.brake.since),))
 
 
 def cause(o: Observation, brake: BrakeView) -> tuple[PauseReason, str]:

@@ -1,7 +1,8 @@
 """A run that the brake or the relay has paused goes on when a person writes `spec.resumeTime`.
 
 It is a time, not a switch: it ends the pauses that happened until then. So the same manifest applied once more ends no
-later pause, and it means the same in Git as by kubectl.
+later pause, and it means the same in Git as by kubectl. What is said here is what the ledger keeps: a pause shows once
+it is written down.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import ResumeRun
 from mailfleet_operator.conditions import MESSAGE_BYTES, Condition, Type, clip, false, time_text, true
-from mailfleet_operator.observation import Pause
 from mailfleet_sender.contract.accounts import PauseReason, RunState
 
 from .step import Step
 
 if TYPE_CHECKING:
-    from mailfleet_operator.actions import PauseRun
-    from mailfleet_operator.observation import Observation
+    from mailfleet_operator.observation import Observation, Pause
 
 REMEDIES = {
     PauseReason.BRAKE_APPLIED: "Mend the cause",
@@ -35,11 +34,6 @@ def policy(o: Observation) -> Step | None:
     ends = resume is not None and run.pause.at <= resume <= o.now and relay is not None
     actions = (ResumeRun(run.id, relay.account, resume),) if ends and relay and resume else ()
     return Step(actions, conditions(run.pause))
-
-
-def begin(action: PauseRun) -> Step:
-    """Pause it now: whatever else is planned waits for the next look, which is at once."""
-    return Step((action,), conditions(Pause(action.reason, action.message, action.at)), last=True)
 
 
 def conditions(pause: Pause) -> tuple[Condition, ...]:

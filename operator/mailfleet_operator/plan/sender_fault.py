@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.actions import PauseRun
 from mailfleet_sender.contract.accounts import PauseReason, ReportReason, RunState
 
-from . import pause
+from .step import Step
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
-
-    from .step import Step
 
 
 def policy(o: Observation) -> Step | None:
@@ -28,4 +26,4 @@ def policy(o: Observation) -> Step | None:
         return None
     latest = max(reports, key=lambda r: r.at)
     message = f"the relay refuses this sender: {latest.message}"
-    return pause.begin(PauseRun(run.id, PauseReason.SENDER_FAULT, message, latest.at))
+    return Step((PauseRun(run.id, PauseReason.SENDER_FAULT, message, latest.at),))
