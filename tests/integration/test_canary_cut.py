@@ -47,7 +47,7 @@ def steps_in_order(server: sa.Connection, audience: int, steps: tuple[CanaryStep
     return [tuple(row) for row in server.execute(sa.select(found.c.k, found.c.step, found.c.n).order_by(found.c.k))]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(audience=st.integers(0, 1500), steps=STEPS)
 @example(audience=1, steps=(CanaryStep(recipients=100), CanaryStep(percent=5)))
 @example(audience=1500, steps=(CanaryStep(percent=1),) * 10)

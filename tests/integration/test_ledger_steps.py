@@ -165,7 +165,7 @@ def test_a_plan_of_steps_alone_has_first_keys_as_well(desk: Desk) -> None:
     assert len(first_keys(desk.engine(), desk.run, row.plan_id)) == 10
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     keys=st.integers(1, 1_500),
     cut=st.lists(st.integers(1, 700), max_size=4),
