@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from mailfleet_operator import plan, status
 from mailfleet_operator.actions import (
+    CloseRun,
     CompleteRun,
     CreateWaveJob,
     EndStep,
+    MakeRepairWave,
     MakeRetryWave,
     PassStep,
     PauseRun,
@@ -75,12 +77,14 @@ def canary(step: StepView = GOOD, **changes: Any) -> Observation:
     steps = [StepView(n, held=n > step.number, planned=100, ended_at=ago(9999) if n < step.number else None)
              for n in (1, 2)]  # fmt: skip
     steps[step.number - 1] = step
-    view = ledger(
-        waves=waves(step.number, (step.number,) if step.open else ()),
-        steps=tuple(steps),
-        totals=Totals(planned=20_000, sent=97, failed=3, skipped=1_000, remaining=18_900),
-        **{"run": canary_run(), **changes.pop("ledger", {})},
-    )
+    seen = {
+        "waves": waves(step.number, (step.number,) if step.open else ()),
+        "steps": tuple(steps),
+        "totals": Totals(planned=20_000, sent=97, failed=3, skipped=1_000, remaining=18_900),
+        "run": canary_run(),
+        **changes.pop("ledger", {}),
+    }
+    view = ledger(**seen)
     more = changes.pop("spec", {})
     job = send_job(step.number)
     job = job if step.open else replace(job, complete=True, active=0, ended_at=ago(60))
@@ -135,6 +139,25 @@ class TestBetweenTheSteps:
         assert not done(canary(spec={"schedule": {"windows": [{"from": "10:00", "to": "12:00"}]}}), PassStep)
         pause = Pause(PauseReason.BRAKE_APPLIED, "why", ago(5))
         assert not done(canary(ledger={"run": canary_run(pause=pause)}), PassStep)
+
+    def test_a_step_whose_ranges_moved_into_a_repair_wave_has_not_ended(self) -> None:
+        step = replace(GOOD, open=1, ended_at=None)
+        repair = WaveView(4, WaveKind.REPAIR, ranges=1, finished=0, open=1)
+        o = replace(canary(step, ledger={"waves": (*waves(1), repair)}), jobs=())
+        assert not done(o, PassStep, EndStep)
+        assert [a.wave for a in done(o, CreateWaveJob) if isinstance(a, CreateWaveJob)] == [4]
+
+    def test_a_step_that_its_job_left_unfinished_is_repaired(self) -> None:
+        over = replace(send_job(1), failed_reason="BackoffLimitExceeded", ended_at=ago(60), active=0)
+        o = replace(canary(replace(GOOD, open=1, ended_at=None)), jobs=(over,))
+        assert done(o, MakeRepairWave) == [MakeRepairWave(5, 1)]
+
+    def test_the_deferred_are_tried_again_beside_a_step(self) -> None:
+        o = canary(replace(GOOD, open=1, ended_at=None), ledger={"due": 5})
+        assert done(o, MakeRetryWave)
+
+    def test_its_end_time_ends_it_wherever_it_stands(self) -> None:
+        assert done(canary(BAD, spec={"schedule": {"endTime": "2026-12-01T07:59:00Z"}}), CloseRun)
 
     def test_a_step_ends_in_a_suspended_campaign_as_well(self) -> None:
         assert done(canary(replace(GOOD, ended_at=None), spec={"suspend": True}), EndStep)
