@@ -258,11 +258,11 @@ def test_a_relay_that_refuses_the_sender_pauses_it_and_burns_nobody(hand: Hand) 
     assert recipients(hand) == {"planned": 2000, "sent": 500, "remaining": 1500}
     # Deleted and applied again it is still paused: the ledger keeps it.
     hand.kubectl("delete", "emailcampaign", "autumn", "--timeout=60s")
-    wait_for("its Jobs are gone", lambda: not hand.list("jobs"), interval=0.2)
+    wait_for("its Jobs are gone", lambda: not hand.list("jobs", "mailfleet.dev/campaign"), interval=0.2)
     hand.apply(*manifests())
     again = hand.wait_for_reason("autumn", "Suspended", "SenderFault")
     assert again["message"] == fault["message"]
-    assert not hand.list("jobs")
+    assert not hand.list("jobs", "mailfleet.dev/campaign")
     hand.apply(*manifests(resumeTime=told_time(fault["message"])))
     job = wave(hand, 1) if hand.list("jobs", "mailfleet.dev/wave=1") else wave(hand, 2)
     for index in range(job["spec"]["completions"]):
