@@ -91,12 +91,12 @@ def false(type_: Type, reason: str, message: str) -> Condition:
     return Condition(type_, status=False, reason=reason, message=clip(message))
 
 
-def clip(message: str) -> str:
-    """Cut to `MESSAGE_BYTES` of UTF-8, on a character, with an ellipsis."""
+def clip(message: str, octets: int = MESSAGE_BYTES) -> str:
+    """Cut to so many octets of UTF-8, on a character, with an ellipsis."""
     data = " ".join(message.split()).encode()
-    if len(data) <= MESSAGE_BYTES:
+    if len(data) <= octets:
         return data.decode()
-    return data[: MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
+    return data[: octets - 3].decode(errors="ignore") + "…"
 
 
 def settle(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 BAD = frozenset({Type.STALLED, Type.FAILED})
 TOLD_WHEN_FALSE = frozenset({Type.STALLED, Type.SUSPENDED})
 """Types whose end is news as well: it goes on again."""
+WARNED = frozenset({"BrakeApplied", "SenderFault", "WaitingForApproval"})
+"""Reasons that want a person."""
 ENDINGS = {Type.STALLED: "Recovered", Type.SUSPENDED: "Resumed"}
 
 
@@ -33,8 +35,12 @@ def of_change(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> tu
         known = old.get(condition.type)
         was = bool(known and known.status)
         if condition.status and not (was and known and known.reason == condition.reason):
-            kind = "Warning" if condition.type in BAD else "Normal"
+            kind = "Warning" if condition.type in BAD or condition.reason in WARNED else "Normal"
             events.append(Event(kind, condition.reason, condition.message))
         elif was and not condition.status and condition.type in TOLD_WHEN_FALSE:
             events.append(Event("Normal", ENDINGS[condition.type], condition.message))
+        elif (
+            condition.type is Type.SENDING and condition.reason in WARNED and (not known or known.reason not in WARNED)
+        ):
+            events.append(Event("Warning", condition.reason, condition.message))
     return tuple(events)

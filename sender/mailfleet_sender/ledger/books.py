@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, tuple_
 
 from mailfleet_sender.contract.accounts import Report, ReportReason, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
+from mailfleet_sender.errors import LedgerUnavailable
 
-from .connection import available
+from .connection import available, transaction
 from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
-from .values import SKIPPED_WAVE, Deferrals, RunRow, Timing, WaveRow
+from .values import SKIPPED_WAVE, Deferrals, RunRow, StepRow, Timing, WaveRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,6 +71,10 @@ RUN_COLUMNS = (
     run.c.ended_at,
     run.c.retry_generation,
     run.c.end_reason,
+    run.c.paused_at,
+    run.c.pause_reason,
+    run.c.pause_message,
+    run.c.resumed_at,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.
@@ -82,7 +88,7 @@ ORDER BY id
 """)
 
 _WAVES = text("""
-SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at,
+SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at, w.held,
     count(r.id) FILTER (WHERE r.state <> 'Open') AS finished,
     count(r.id) FILTER (WHERE r.state = 'Open') AS open,
     count(r.id) FILTER (WHERE r.state = 'Open' AND r.lease_until > clock_timestamp()) AS active,
@@ -92,6 +98,22 @@ FROM wave w LEFT JOIN range r ON r.run = w.run AND r.wave = w.number
 WHERE w.run = ANY(CAST(:runs AS bigint[]))
 GROUP BY w.run, w.number ORDER BY w.run, w.number
 """)
+
+# Ranges are found by the pages that they are of: those that moved into a Repair wave count here as well.
+_STEPS = text(f"""
+SELECT w.run, w.number AS step, w.held, w.ended_at, w.planned, count(*) FILTER (WHERE r.state = 'Open') AS open,
+    sum(r.sent) AS sent, sum(r.failed) AS failed, sum(r.uncertain) AS uncertain, sum(r.deferred) AS deferred
+FROM wave w JOIN range r ON r.run = w.run AND r.page_wave = {SKIPPED_WAVE} - w.number
+WHERE w.kind = 'Canary' AND w.run IN (SELECT run FROM wave WHERE run = ANY(CAST(:runs AS bigint[])) AND held)
+GROUP BY w.run, w.number ORDER BY w.run, w.number
+""")
+
+_FREQUENT = text("""
+SELECT coalesce(enhanced, code) AS what FROM delivery WHERE run = :run AND outcome = 'failed'
+GROUP BY what ORDER BY count(*) DESC, what LIMIT 1
+""")
+CODE_SECONDS = 2.0
+"""How long the most frequent code is looked for: a message for people is better without it than late."""
 
 
 def run_row(found: Sequence[Any]) -> RunRow:
@@ -148,6 +170,14 @@ class Books:
                 found.setdefault(row["run"], []).append(WaveRow(**values))
         return found
 
+    def steps(self, runs: Sequence[int]) -> dict[int, list[StepRow]]:
+        """The canary steps of those of the runs that have not passed all of them, in their order."""
+        found: dict[int, list[StepRow]] = {}
+        with available(), self._engine.connect() as connection:
+            for row in connection.execute(_STEPS, {"runs": list(runs)}).mappings():
+                found.setdefault(row["run"], []).append(StepRow(**row))
+        return found
+
     def skipped(self, run_id: int) -> dict[str, int]:
         """Why recipients of a run's plan are skipped: reason -> how many, the most first. Reads all their pages."""
         count = func.sum(func.cardinality(page.c["keys"]))
@@ -160,6 +190,18 @@ class Books:
         )
         with available(), self._engine.connect() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(query)}
+
+    def frequent_failure(self, run_id: int) -> str | None:
+        """The code of most of a run's failures, the enhanced one where there is one; None: none, or it takes too long.
+
+        Reads all that a run has delivered: for when something has stopped it, not for each look.
+        """
+        try:
+            with transaction(self._engine, replace(self._timing, statement_seconds=CODE_SECONDS)) as connection:
+                code: str | None = connection.scalar(_FREQUENT, {"run": run_id})
+                return code
+        except LedgerUnavailable:
+            return None
 
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""
