@@ -124,6 +124,10 @@ class Ledger:
         used = usage_totals(self._engine, {k.account for k in wanted}, midnight)
         return {k: RelayFacts(found.get((k.namespace, k.name)), used.get(k.account, 0)) for k in wanted}
 
+    def ping(self) -> None:
+        """Whether it is there: LedgerUnavailable, if not."""
+        self.runs.get(0)
+
     def save_relay(self, relay: Relay) -> int:
         """Write a relay's row; its version, which rises with each change."""
         return self.runs.save_relay(relay)

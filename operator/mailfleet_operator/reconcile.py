@@ -18,6 +18,7 @@ from .cluster import CAMPAIGNS, RELAYS
 from .conditions import time_text
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 from .memory import RelayMemory
+from .metrics import Shown
 from .plan import plan
 from .plan.terminating_namespace import deletions
 
@@ -119,6 +120,7 @@ class Reconciler:
         """Write it once, if it changed; at most every few seconds unless a condition did."""
         before = dict(o.campaign.status.raw)
         after = status.of_campaign(o, planned)
+        memory.shown = Shown.of(o, after)
         started = next((a for a in planned.actions if isinstance(a, RecordStart)), None)
         if started:
             after["startTime"] = time_text(started.at)
