@@ -41,6 +41,8 @@ Name = tuple[str, str]
 
 LOOK_BOUNDS = (0.01, 0.05, 0.25, 1.0, 5.0)
 """Seconds; a look waits 20 ms for others and asks the ledger a few questions."""
+KINDS = ("campaign", "relay", "namespace")
+"""What is looked at: series that are there before the first failure show it."""
 STATUSES = ("true", "false", "unknown")
 OUTCOMES = ("sent", "failed", "suppressed", "skipped", "uncertain", "cancelled", "deferred", "remaining")
 TIMES = {
@@ -109,6 +111,9 @@ class OperatorMetrics(Collector):
         self._errors = Counter(
             "mailfleet_operator_reconcile_errors", "Looks that failed; each is repeated.", ["kind"], registry=registry
         )
+        for kind in KINDS:
+            self._looks.labels(kind)
+            self._errors.labels(kind)
         registry.register(self)
 
     def ledger_answers(self, *, up: bool) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mailfleet_operator import reconcile
 from mailfleet_operator.conditions import Type
-from mailfleet_operator.metrics import OperatorMetrics
+from mailfleet_operator.metrics import KINDS, OperatorMetrics
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.delivery.tally import COMMIT_BOUNDS, MAILED, Durations, Tally
 from mailfleet_sender.exposition import serve
@@ -137,6 +138,11 @@ class TestOfRelaysAndTheOperator:
         assert value(registry, "mailfleet_operator_reconcile_duration_seconds_count", kind="campaign") == 1
         assert value(registry, "mailfleet_operator_reconcile_duration_seconds_count", kind="relay") == 1
         assert value(registry, "mailfleet_operator_reconcile_errors_total", kind="relay") == 1
+
+    def test_what_never_failed_has_a_count_of_none(self) -> None:
+        _, registry = self.metrics()
+        assert [value(registry, "mailfleet_operator_reconcile_errors_total", kind=kind) for kind in KINDS] == [0] * 3
+        assert set(KINDS) == {reconcile.CAMPAIGN, reconcile.RELAY, reconcile.NAMESPACE}
 
     def test_ledger_and_limiter_are_up_or_not(self) -> None:
         metrics, registry = self.metrics()
