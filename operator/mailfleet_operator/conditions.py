@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from .words import clipped
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -91,11 +93,8 @@ def false(type_: Type, reason: str, message: str) -> Condition:
 
 
 def clip(message: str) -> str:
-    """Cut to `MESSAGE_BYTES` of UTF-8, on a character, with an ellipsis."""
-    data = " ".join(message.split()).encode()
-    if len(data) <= MESSAGE_BYTES:
-        return data.decode()
-    return data[: MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
+    """On one line, without addresses, cut to `MESSAGE_BYTES` of UTF-8."""
+    return clipped(message, MESSAGE_BYTES)
 
 
 def settle(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mailfleet_sender.contract.accounts import RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
+from .failures import Failures
 from .observation import LedgerView, RunView, WaveView
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.runs = Runs(engine)
         self._engine = engine
+        self._failures = Failures(self.runs.failures)
         self._skipped: dict[tuple[int, int | None], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
@@ -80,6 +82,7 @@ class Ledger:
         reports: dict[int, list[Report]] = defaultdict(list)
         for report in self.runs.reports(ids):
             reports[report.run].append(report)
+        self._failures.begin()
         views = {}
         for key, row in mine.items():
             older = tuple(_run(r) for r in rows[key.namespace, key.name] if r is not row and r.ended_at is None)
@@ -87,9 +90,10 @@ class Ledger:
                 views[key] = LedgerView(older=older)
                 continue
             waiting: Deferrals | None = deferrals.get(row.id)
+            total = totals.get(row.id, Totals())
             views[key] = LedgerView(
                 run=_run(row),
-                totals=totals.get(row.id, Totals()),
+                totals=total,
                 waves=tuple(_wave(w) for w in waves.get(row.id, ())),
                 older=older,
                 due=waiting.due if waiting else 0,
@@ -97,6 +101,7 @@ class Ledger:
                 orphans=row.id in unowned,
                 late=late.get(row.id, 0),
                 reports=tuple(reports[row.id]),
+                failures=self._failures.of(row, total),
                 skipped=self._reasons(row) if row.state is RunState.PLANNED and row.skipped else (),
             )
         return views

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, tuple_
 
-from mailfleet_sender.contract.accounts import Report, ReportReason, RunState, Totals, WaveKind
+from mailfleet_sender.contract.accounts import Failure, Report, ReportReason, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
 
-from .connection import available
+from .connection import available, transaction
 from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
 from .values import SKIPPED_WAVE, Deferrals, RunRow, Timing, WaveRow
 
@@ -94,6 +94,26 @@ GROUP BY w.run, w.number ORDER BY w.run, w.number
 """)
 
 
+# Grouped by the columns as they are, so that the index of failed deliveries is all that is read; the sample is that of
+# whichever is found first.
+_FAILURES = """
+WITH counted AS (SELECT coalesce(enhanced, code) AS reason, sum(n)::bigint AS n
+                 FROM (SELECT d.enhanced, d.code, count(*) AS n FROM delivery d
+                       WHERE d.run = :run AND d.outcome = 'failed' {} GROUP BY d.enhanced, d.code) g
+                 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :most)
+SELECT coalesce(reason, 'Unknown') AS code, n AS count, coalesce(
+    (SELECT coalesce(d.reply, '') FROM delivery d
+     WHERE d.run = :run AND d.outcome = 'failed' AND d.enhanced = reason LIMIT 1),
+    (SELECT coalesce(d.reply, '') FROM delivery d
+     WHERE d.run = :run AND d.outcome = 'failed' AND d.enhanced IS NULL AND d.code = reason LIMIT 1), '') AS sample
+FROM counted ORDER BY n DESC, code
+"""
+_NOT_DECIDED_AGAIN = "AND NOT EXISTS (SELECT 1 FROM delivery l WHERE l.run = d.run AND l.key = d.key AND l.id > d.id)"
+_FIRST_FAILURES, _LAST_FAILURES = text(_FAILURES.format("")), text(_FAILURES.format(_NOT_DECIDED_AGAIN))
+FAILURES_SECONDS = 5.0
+"""How long counting them may take; the operator asks again later, and less often."""
+
+
 def run_row(found: Sequence[Any]) -> RunRow:
     """A row of `RUN_COLUMNS`, as a value."""
     number, namespace, name, run_id, definition_hash, on_uncertain, state, *rest = found
@@ -160,6 +180,19 @@ class Books:
         )
         with available(), self._engine.connect() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(query)}
+
+    def failures(self, run_id: int, most: int, *, retried: bool) -> tuple[Failure, ...]:
+        """The most frequent codes of a run's failed recipients, the most first; their counts add up to `Totals.failed`
+        at most. An enhanced code (5.1.1) stands for all basic codes that came with it.
+
+        Args:
+            run_id: the run.
+            most: of them are told.
+            retried: failed ones were sent to again: only the last verdict of each recipient counts, which is dearer.
+        """
+        query = _LAST_FAILURES if retried else _FIRST_FAILURES
+        with transaction(self._engine, Timing(statement_seconds=FAILURES_SECONDS)) as connection:
+            return tuple(Failure(*row) for row in connection.execute(query, {"run": run_id, "most": most}))
 
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""
