@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mailfleet_sender.contract.relay import Relay
 
     from .actions import TellLimiter
+    from .events import Told
     from .metrics import Shown
     from .observation import CampaignView
 
@@ -35,6 +36,7 @@ class CampaignMemory:
         forgotten: the limiter was told that the run is over.
         ended: the run was over at the last look.
         shown: what the last look found.
+        events: that were written, by their reason.
     """
 
     run: int = 0
@@ -51,6 +53,7 @@ class CampaignMemory:
     forgotten: bool = False
     ended: bool = False
     shown: Shown | None = None
+    events: dict[str, Told] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -146,14 +146,19 @@ class Reconciler:
         memory.written = views.campaign(body)
         if started:
             self.again(Key(CAMPAIGN, *where), SOON)
-        await self._tell(o, memory.written.status.conditions)
+        await self._tell(o, memory.written.status.conditions, memory)
 
-    async def _tell(self, o: Observation, conditions: tuple[Any, ...]) -> None:
+    async def _tell(self, o: Observation, conditions: tuple[Any, ...], memory: CampaignMemory) -> None:
         campaign = o.campaign
         for event in events.of_change(campaign.status.conditions, conditions):
+            known = memory.events.get(event.reason)
+            told = memory.events[event.reason] = events.tell(event, known, campaign.name, campaign.uid, o.now)
+            if told.written != o.now:
+                continue
             try:
-                tell = partial(self._cluster.tell, campaign.namespace, campaign.name, campaign.uid, event, o.now)
-                await self._in_thread(tell)
+                await self._in_thread(
+                    partial(self._cluster.tell, campaign.namespace, campaign.name, campaign.uid, told)
+                )
             except ClusterError as error:
                 log.info("an Event was not written", why=str(error))
 

@@ -42,7 +42,7 @@ RIGHTS = {
     "batch/jobs": {"list", "watch", "create", "patch", "delete"},
     "/pods": {"list", "watch"},
     "/pods/status": {"patch"},
-    "/events": {"list", "watch", "create"},
+    "/events": {"list", "watch", "create", "patch"},
     "/namespaces": {"list", "watch"},
     "/nodes": {"list", "watch"},
     "apiextensions.k8s.io/customresourcedefinitions": {"list", "watch"},
