@@ -474,3 +474,22 @@ def test_notes_tell_the_next_command(empty: ControlPlane) -> None:
     assert f"kubectl --namespace {SYSTEM} rollout status deployment/mailfleet-operator" in notes
     assert f"helm test mailfleet --namespace {SYSTEM}" in notes
     assert "kubectl --namespace default get emailcampaigns --watch" in notes
+
+
+def test_monitoring_is_off_until_it_is_asked_for() -> None:
+    kinds = {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    assert not kinds & {m["kind"] for m in render("mailfleet", *URLS)}
+    on = [f"--set=monitoring.{part}.enabled=true" for part in ("podMonitor", "prometheusRule", "grafanaDashboard")]
+    made = render("mailfleet", *URLS, *on, "--set=monitoring.prometheusRule.labels.release=prometheus")
+    operator, senders = [m for m in made if m["kind"] == "PodMonitor"]
+    pods = one(made, "Deployment")["spec"]["template"]
+    assert operator["spec"]["selector"]["matchLabels"].items() <= pods["metadata"]["labels"].items()
+    assert senders["spec"]["namespaceSelector"] == {"any": True}
+    (port,) = {e["port"] for m in (operator, senders) for e in m["spec"]["podMetricsEndpoints"]}
+    assert port in {p["name"] for p in pods["spec"]["containers"][0]["ports"]}
+    rule = one(made, "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == yaml.safe_load((CHARTS["mailfleet"] / "files" / "alerts.yaml").read_text())
+    dashboard = one(made, "ConfigMap")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["mailfleet.json"])["uid"] == "mailfleet"

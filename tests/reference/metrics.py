@@ -26,7 +26,11 @@ elsewhere `MAILFLEET_METRICS_PORT`, and nothing is served without it). Planners 
 - The operator tells what its last look at a campaign found (every two seconds while it is under way, each minute when
   it is over). Its counts of recipients are the ledger's and survive every restart; senders count since they began.
 - Every process also tells `process_*`: CPU, memory, open files.
-- While the operator is down its series are absent and mail goes on: alert on `absent(mailfleet_operator_info)` too.
+- While the operator is down its series are absent and mail goes on: the alerts say that too.
+
+The chart brings PodMonitors, alert rules and a Grafana dashboard: values `monitoring.podMonitor.enabled`,
+`monitoring.prometheusRule.enabled`, `monitoring.grafanaDashboard.enabled`. Without the Prometheus Operator load
+`charts/mailfleet/files/alerts.yaml` and scrape with `honor_labels: true`, so that `namespace` is the campaign's.
 """
 GROUPS = {
     "mailfleet_emailcampaign_": "The operator, of each campaign",
