@@ -167,6 +167,7 @@ reliability: venv ## write docs/reliability.md from the results of the two above
 .PHONY: reference
 reference: venv ## write the pages of docs/reference that are made from the code
 	PYTHONPATH=tests $(PY) -B -m reference.metrics
+	PYTHONPATH=tests $(PY) -B -m reference.describe
 
 .PHONY: memory
 memory: venv ## peak memory of a sender for 10,000 and for 1,000,000 recipients (4 minutes)
