@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import kopf
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
 from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.errors import SettingsError as LedgerSettingsError
@@ -138,7 +139,7 @@ class Operator:
         while True:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.ping)
-            except LedgerUnavailable:
+            except (LedgerUnavailable, SQLAlchemyError):  # such as a schema or a role that is not right yet
                 self._metrics.ledger_answers(up=False)
             else:
                 self._metrics.ledger_answers(up=True)
