@@ -291,6 +291,7 @@ def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
         assert container["resources"]["limits"]["memory"]
     assert {env["name"] for env in operator["env"]} == {
         "MAILFLEET_LEDGER_URL",
+        "MAILFLEET_METRICS_PORT",
         "MAILFLEET_REDIS_URL",
         "MAILFLEET_SENDER_IMAGE",
         "MAILFLEET_SENDER_SECRET",
@@ -493,3 +494,14 @@ def test_monitoring_is_off_until_it_is_asked_for() -> None:
     dashboard = one(made, "ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(dashboard["data"]["mailfleet.json"])["uid"] == "mailfleet"
+
+
+def test_who_scrapes_comes_through_the_network_policies() -> None:
+    policies = ("--set=networkPolicy.enabled=true", "--set=campaignNamespaces={marketing}")
+
+    def open_ports(*values: str) -> list[set[str]]:
+        made = [m for m in render("mailfleet", *URLS, *policies, *values) if m["kind"] == "NetworkPolicy"]
+        return [{p["port"] for rule in m["spec"]["ingress"] for p in rule["ports"]} for m in made]
+
+    assert open_ports() == [{"health"}, set()]
+    assert open_ports("--set=monitoring.podMonitor.enabled=true") == [{"health", "metrics"}, {"metrics"}]
