@@ -213,6 +213,27 @@ class TestStatus:
         assert said["phase"] == "Waiting"
         assert said["estimatedCompletionTime"] == "2026-12-01T08:10:00Z"
 
+    def test_a_retry_that_is_due_already_says_nothing_about_the_end(self) -> None:
+        view = ledger(totals=Totals(planned=10, sent=8, deferred=2), waves=(main_wave(open=0, finished=4),), due=2)
+        assert "estimatedCompletionTime" not in of(observation(ledger=replace(view, next_due=ago(1))))
+
+    def test_a_pause_has_no_estimate_though_the_last_mails_still_count(self) -> None:
+        said = of(observation(campaign=campaign(started(sent=1), suspend=True), pace=self.MOVING))
+        assert said["rate"]["current"] == "500/s"
+        assert "estimatedCompletionTime" not in said
+
+    def test_a_crawl_has_no_estimate(self) -> None:
+        crawl = Pace((Sample(ago(20), 0), Sample(NOW, 1)), 0, 0, NOW)
+        view = ledger(totals=Totals(planned=10**18, remaining=10**18))
+        assert "estimatedCompletionTime" not in of(observation(ledger=view, pace=crawl))
+
+    def test_without_the_ledger_there_is_no_estimate_and_no_rate(self) -> None:
+        before = of(observation(pace=self.MOVING))
+        said = of(observation(campaign=campaign(before), ledger=None))
+        assert {"estimatedCompletionTime", "rate", "senders"} <= set(before)
+        assert not {"estimatedCompletionTime", "rate", "senders"} & set(said)
+        assert said["recipients"] == before["recipients"]
+
     def test_a_run_that_owes_nothing_is_completing(self) -> None:
         view = ledger(totals=Totals(planned=10, sent=10), waves=(main_wave(open=0, finished=4),))
         said = of(observation(ledger=view))
