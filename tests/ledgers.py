@@ -49,9 +49,9 @@ def campaign(on_uncertain: OnUncertain = OnUncertain.SKIP, subject: str = "news"
     )
 
 
-def page(number: int, keys: Sequence[str], reason: str | None = None) -> PlannedPage:
+def page(number: int, keys: Sequence[str], reason: str | None = None, step: int = 0) -> PlannedPage:
     """A page as a planner writes it."""
-    return PlannedPage(number, KeyArray.of(keys), reason)
+    return PlannedPage(number, KeyArray.of(keys), reason, step)
 
 
 def keys_of(page: PlannedPage) -> list[str]:
@@ -109,12 +109,17 @@ class Desk:
         self._engines.append(engine)
         return engine
 
-    def plan(self, keys: int, skipped: int = 0) -> None:
-        """Plan keys k0 ..., and skipped ones s0 ..."""
+    def plan(self, keys: int, skipped: int = 0, steps: Sequence[int] = ()) -> None:
+        """Plan keys k0 ..., and skipped ones s0 ...; the last keys are canary steps of these sizes."""
         plan = self.planner.start(self.run, self.hash)
         assert plan
         names = [f"k{i}" for i in range(keys)]
-        pages = [page(n, names[i : i + PAGE]) for n, i in enumerate(range(0, keys, PAGE))]
+        pages, first = [], keys
+        for step, size in enumerate(steps, 1):
+            first -= size
+            mine = names[first : first + size]
+            pages += [page(n, mine[i : i + PAGE], step=step) for n, i in enumerate(range(0, size, PAGE))]
+        pages += [page(n, names[i : min(first, i + PAGE)]) for n, i in enumerate(range(0, first, PAGE))]
         if skipped:
             pages.append(page(0, [f"s{i}" for i in range(skipped)], "AddressInvalid"))
         self.planner.write(plan, pages)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from mailfleet_operator.resources import Brake
     from mailfleet_operator.scaling import Memory
-    from mailfleet_sender.contract.accounts import EndReason, RunState
+    from mailfleet_sender.contract.accounts import EndReason, PauseReason, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,48 @@ class RetryFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class EndStep:
+    """Note that a canary step has ended."""
+
+    run: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassStep:
+    """Let the wave after a canary step begin."""
+
+    run: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Pause a run in the ledger, until a person says that the cause is mended."""
+
+    run: int
+    reason: PauseReason
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """End a pause that happened at `until` or before: first in the limiter, then in the ledger."""
+
+    run: int
+    account: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseBrake:
+    """Open a brake in the limiter that has closed for a reason that is over."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettleRanges:
     """Account for what dead senders left open in ranges that nobody owns any more."""
 
@@ -187,14 +230,15 @@ class CloseRun:
 
 @dataclass(frozen=True, slots=True)
 class TellLimiter:
-    """Say the campaign's weight, whether it is paused, and when it may send, to the limiter: it closes at `open_until`
-    and opens and closes again at `reopens`."""
+    """Say the campaign's weight, whether it is paused, when it may send, and its brake to the limiter: it closes at
+    `open_until` and opens and closes again at `reopens`."""
 
     account: str
     weight: int
     paused: bool
     open_until: datetime | None = None
     reopens: tuple[tuple[datetime, datetime], ...] = ()
+    brake: Brake | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +265,11 @@ Action = (
     | MakeRepairWave
     | MakeRetryWave
     | RetryFailed
+    | EndStep
+    | PassStep
+    | PauseRun
+    | ResumeRun
+    | ReleaseBrake
     | SettleRanges
     | AbsorbLate
     | CompleteRun

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mailfleet_sender.contract.accounts import PauseReason
 from mailfleet_sender.errors import LimiterUnavailable
-from mailfleet_sender.limiter import AccountLimits
+from mailfleet_sender.limiter import AccountLimits, Brake
 
 from . import actions, manifests
 from .conditions import Condition, Type, true
@@ -152,7 +153,7 @@ class Hands:
     def _do(self, o: Observation, action: actions.Action, memory: CampaignMemory) -> bool:
         """One action; whether it changed something."""
         match action:
-            case actions.TellLimiter() | actions.ForgetInLimiter():
+            case actions.TellLimiter() | actions.ForgetInLimiter() | actions.ReleaseBrake():
                 return self._tell_limiter(o.campaign, action, memory)
             case actions.RememberScaling():
                 memory.scaling = action.memory
@@ -168,13 +169,21 @@ class Hands:
                 | actions.FailPod()
             ):
                 return self._in_cluster(o, action)
+            case actions.EndStep() | actions.PassStep() | actions.PauseRun() | actions.ResumeRun():
+                return self._steer(o, action)
             case _:
                 return self._in_ledger(o, action, memory)
 
     def _tell_limiter(
-        self, campaign: CampaignView, action: actions.TellLimiter | actions.ForgetInLimiter, memory: CampaignMemory
+        self,
+        campaign: CampaignView,
+        action: actions.TellLimiter | actions.ForgetInLimiter | actions.ReleaseBrake,
+        memory: CampaignMemory,
     ) -> bool:
         name = f"{campaign.namespace}/{campaign.name}"
+        if isinstance(action, actions.ReleaseBrake):
+            self._release_brake(campaign, action.account)
+            return False
         if isinstance(action, actions.ForgetInLimiter):
             account = action.account
             if not memory.forgotten and self._with_limiter(lambda: self._limiter.forget(account, name)):
@@ -190,12 +199,18 @@ class Hands:
             paused=action.paused,
             open_until=action.open_until,
             reopens=action.reopens,
+            brake=Brake(action.brake.max_failed_percent, action.brake.minimum_sample) if action.brake else None,
         )
         if memory.told and (before := memory.told.account) != action.account:
             self._with_limiter(lambda: self._limiter.forget(before, name))
         if self._with_limiter(tell):
             memory.told, memory.told_at, memory.forgotten = action, time.monotonic(), False
         return True
+
+    def _release_brake(self, campaign: CampaignView, account: str) -> bool:
+        """Whether the limiter has heard it."""
+        name = f"{campaign.namespace}/{campaign.name}"
+        return self._with_limiter(lambda: self._limiter.release_brake(account, name))
 
     def _in_cluster(self, o: Observation, action: actions.Action) -> bool:
         campaign, image = o.campaign, self._settings.image
@@ -251,6 +266,27 @@ class Hands:
             case _ if campaign.spec and campaign.definition:
                 done = self._define(campaign, campaign.spec.run_id, campaign.definition, action, memory)
         return bool(done)
+
+    def _steer(
+        self, o: Observation, action: actions.EndStep | actions.PassStep | actions.PauseRun | actions.ResumeRun
+    ) -> bool:
+        """Let a run go on, or pause it."""
+        runs = self._ledger.runs
+        match action:
+            case actions.EndStep(run, step):
+                return runs.end_step(run, step)
+            case actions.PassStep(run, step):
+                return runs.pass_step(run, step)
+            case actions.PauseRun(run, reason, message, at):
+                return runs.pause(run, reason, self._with_code(run, reason, message), at)
+            case actions.ResumeRun(run, account, until):
+                # The limiter first: its brake would close again what the ledger has let go.
+                return self._release_brake(o.campaign, account) and runs.resume(run, until)
+
+    def _with_code(self, run: int, reason: PauseReason, message: str) -> str:
+        """A brake's figures with the code that most failures have; the relay's words speak for themselves."""
+        code = self._ledger.runs.frequent_failure(run) if reason is PauseReason.BRAKE_APPLIED else None
+        return f"{message}, most of them with {code}" if code else message
 
     def _define(
         self, campaign: CampaignView, run_id: str, definition: Campaign, action: actions.Action, memory: CampaignMemory

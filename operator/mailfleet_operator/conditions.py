@@ -92,9 +92,9 @@ def false(type_: Type, reason: str, message: str) -> Condition:
     return Condition(type_, status=False, reason=reason, message=clip(message))
 
 
-def clip(message: str) -> str:
-    """On one line, without addresses, cut to `MESSAGE_BYTES` of UTF-8."""
-    return clipped(message, MESSAGE_BYTES)
+def clip(message: str, octets: int = MESSAGE_BYTES) -> str:
+    """On one line, without addresses, cut to so many octets of UTF-8."""
+    return clipped(message, octets)
 
 
 def settle(

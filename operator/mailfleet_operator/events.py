@@ -24,6 +24,8 @@ SERIES = timedelta(minutes=50)
 """A reason that comes again within this time is the same Event; Kubernetes removes one an hour after it was written."""
 PAUSE = timedelta(seconds=60)
 """Between two writes of one Event: what flickers is counted, and written with the next."""
+WARNED = frozenset({"BrakeApplied", "SenderFault", "WaitingForApproval"})
+"""Reasons that want a person."""
 ENDINGS = {Type.STALLED: "Recovered", Type.SUSPENDED: "Resumed"}
 
 
@@ -77,10 +79,14 @@ def of_change(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> tu
         known = old.get(condition.type)
         was = bool(known and known.status)
         if condition.status and not (was and known and known.reason == condition.reason):
-            kind = "Warning" if condition.type in BAD else "Normal"
+            kind = "Warning" if condition.type in BAD or condition.reason in WARNED else "Normal"
             if kind == "Warning" or condition.reason not in events:
                 events[condition.reason] = Event(kind, condition.reason, condition.message)
         elif was and not condition.status and condition.type in TOLD_WHEN_FALSE:
             reason = ENDINGS[condition.type]
             events[reason] = Event("Normal", reason, condition.message)
+        elif (
+            condition.type is Type.SENDING and condition.reason in WARNED and (not known or known.reason not in WARNED)
+        ):
+            events[condition.reason] = Event("Warning", condition.reason, condition.message)
     return tuple(events.values())

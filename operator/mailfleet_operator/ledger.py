@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mailfleet_sender.contract.accounts import RunState, Totals
+from mailfleet_sender.contract.accounts import PauseReason, RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
 from .failures import Failures
-from .observation import LedgerView, RunView, WaveView
+from .observation import LedgerView, Pause, RunView, StepView, WaveView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mailfleet_sender.contract.accounts import Report
     from mailfleet_sender.contract.preflight import Preflight
     from mailfleet_sender.contract.relay import Relay
-    from mailfleet_sender.ledger import Deferrals, Retained, RunRow, WaveRow
+    from mailfleet_sender.ledger import Deferrals, Retained, RunRow, StepRow, WaveRow
 
 
 KEPT = 1000
@@ -65,6 +65,7 @@ class Ledger:
         self._engine = engine
         self._failures = Failures(self.runs.failures)
         self._skipped: dict[tuple[int, int | None], tuple[tuple[str, int], ...]] = {}
+        self._codes: dict[int, tuple[tuple[int, int], str]] = {}
 
     @classmethod
     def connect(cls, url: str, *, connections: int) -> Ledger:
@@ -77,7 +78,7 @@ class Ledger:
         rows = self._rows(wanted)
         mine = {k: next((r for r in rows[k.namespace, k.name] if r.run_id == k.run_id), None) for k in wanted}
         ids = [r.id for r in mine.values() if r]
-        totals, waves = self.runs.totals(ids), self.runs.waves(ids)
+        totals, waves, steps = self.runs.totals(ids), self.runs.waves(ids), self.runs.steps(ids)
         deferrals, unowned, late = self.runs.deferrals(ids), self.runs.unowned(ids), self.runs.late(ids)
         reports: dict[int, list[Report]] = defaultdict(list)
         for report in self.runs.reports(ids):
@@ -95,6 +96,7 @@ class Ledger:
                 run=_run(row),
                 totals=total,
                 waves=tuple(_wave(w) for w in waves.get(row.id, ())),
+                steps=tuple(self._step(s) for s in steps.get(row.id, ())),
                 older=older,
                 due=waiting.due if waiting else 0,
                 next_due=waiting.next_due_at if waiting else None,
@@ -114,6 +116,29 @@ class Ledger:
                 self._skipped.clear()
             self._skipped[plan] = tuple(self.runs.skipped(row.id).items())
         return self._skipped[plan]
+
+    def _step(self, row: StepRow) -> StepView:
+        """With the code that most of its failures have: asked for when it has ended, and again if they have changed."""
+        code = ""
+        if row.failed and not row.open:
+            known, code = self._codes.get(row.run, ((0, 0), ""))
+            if known != (row.step, row.failed):
+                if len(self._codes) >= KEPT:
+                    self._codes.clear()
+                code = self.runs.frequent_failure(row.run) or ""
+                self._codes[row.run] = ((row.step, row.failed), code)
+        return StepView(
+            number=row.step,
+            held=row.held,
+            planned=row.planned,
+            open=row.open,
+            ended_at=row.ended_at,
+            sent=row.sent,
+            failed=row.failed,
+            deferred=row.deferred,
+            uncertain=row.uncertain,
+            code=code,
+        )
 
     def _rows(self, keys: Sequence[RunKey]) -> dict[tuple[str, str], list[RunRow]]:
         rows: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
@@ -153,8 +178,17 @@ def _run(row: RunRow) -> RunView:
         ended_at=row.ended_at,
         end_reason=row.end_reason,
         retry_generation=row.retry_generation,
+        pause=_pause(row),
+        paused_at=row.paused_at,
+        resumed_at=row.resumed_at,
     )
 
 
+def _pause(row: RunRow) -> Pause | None:
+    if row.pause_reason is None or row.paused_at is None:
+        return None
+    return Pause(PauseReason(row.pause_reason), row.pause_message or "", row.paused_at)
+
+
 def _wave(row: WaveRow) -> WaveView:
-    return WaveView(row.number, row.kind, row.ranges, row.finished, row.open, row.active)
+    return WaveView(row.number, row.kind, row.ranges, row.finished, row.open, row.active, row.held)

@@ -21,7 +21,7 @@ from .scaling import Bounds, Memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mailfleet_sender.contract.accounts import Failure, Report
+    from mailfleet_sender.contract.accounts import Failure, PauseReason, Report
     from mailfleet_sender.contract.campaign import Campaign
     from mailfleet_sender.contract.relay import Relay
 
@@ -180,6 +180,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a run is paused until a person says that the cause is mended."""
+
+    reason: PauseReason
+    message: str
+    at: datetime
+    """When it happened, by the clock of whoever saw it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """A run's row in the ledger."""
 
@@ -193,6 +203,11 @@ class RunView:
     """Why it was ended as Failed."""
     retry_generation: int = 0
     """The generation of spec.retryFailed that was done last."""
+    pause: Pause | None = None
+    paused_at: datetime | None = None
+    """When the last pause happened, also one that is over."""
+    resumed_at: datetime | None = None
+    """When it ended."""
     snapshot_current: bool = True
     """Whether the stored policy (onUncertain, retry) is what the spec says."""
 
@@ -220,6 +235,33 @@ class WaveView:
     """Ranges of this number that still need a pod; those moved into a Repair wave count there."""
     active: int = 0
     """Open ranges under a lease that holds."""
+    held: bool = False
+    """It waits for the canary step before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A canary step, and what became of its recipients at their first attempt."""
+
+    number: int
+    """From 1; its wave has the same number."""
+    held: bool
+    planned: int
+    open: int = 0
+    """Its ranges that have not ended, in whichever wave they are."""
+    ended_at: datetime | None = None
+    """When it was noted that all of them have."""
+    sent: int = 0
+    failed: int = 0
+    deferred: int = 0
+    uncertain: int = 0
+    code: str = ""
+    """What most of those that failed failed with."""
+
+    @property
+    def tried(self) -> int:
+        """Recipients of whom the relay was asked."""
+        return self.sent + self.failed + self.deferred + self.uncertain
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +271,8 @@ class LedgerView:
     run: RunView | None = None
     totals: Totals = field(default_factory=Totals)
     waves: tuple[WaveView, ...] = ()
+    steps: tuple[StepView, ...] = ()
+    """The canary's, while a wave waits for one of them."""
     older: tuple[RunView, ...] = ()
     """Other runs of the same campaign that are not over."""
     due: int = 0
@@ -243,6 +287,32 @@ class LedgerView:
     """Why the plan skips recipients, and how many: until the run starts."""
     failures: tuple[Failure, ...] | None = ()
     """The most frequent reasons of failed recipients, not older than a minute; None: not counted yet."""
+
+    @property
+    def at_work(self) -> tuple[WaveView, ...]:
+        """Waves that may be sent now and have not ended."""
+        return tuple(w for w in self.waves if w.open and not w.held)
+
+
+@dataclass(frozen=True, slots=True)
+class BrakeView:
+    """The limiter has stopped the campaign by itself, and what it had counted."""
+
+    since: datetime
+    sent: int = 0
+    failed: int = 0
+    faults: int = 0
+    """Refused for the sender's sake (5.7.x)."""
+
+    @property
+    def bad(self) -> int:
+        """All that were refused for good."""
+        return self.failed + self.faults
+
+    @property
+    def all(self) -> int:
+        """All that were looked at."""
+        return self.sent + self.bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +336,8 @@ class Observation:
     pace: Pace = field(default_factory=Pace)
     account_rate: float = 0.0
     """Recipients per second of all campaigns that share the relay's account."""
+    brake: BrakeView | None = None
+    """The brake has closed; None: it has not."""
     quota_room_at: datetime | None = None
     """The account's quota is used up until then; None: it is not."""
     scaling: Memory = field(default_factory=Memory)
@@ -303,6 +375,11 @@ class Observation:
         return bool(self.campaign.spec and self.campaign.spec.suspend)
 
     @property
+    def paused(self) -> bool:
+        """Brake or relay have paused it, and nobody has said that the cause is mended."""
+        return bool(self.ledger and self.ledger.run and self.ledger.run.pause)
+
+    @property
     def owes_nothing(self) -> bool:
         """Every range of an open run has ended, nothing is deferred or remaining."""
         if not (self.ledger and self.ledger.run) or self.ledger.run.state is not RunState.OPEN:
@@ -325,8 +402,8 @@ class Observation:
 
     @property
     def held(self) -> bool:
-        """No sender should be at work: a person wants a pause, or the windows are closed."""
-        return self.suspended or self.opening is None
+        """No sender should be at work: a person wants a pause, something has paused it, or the windows are closed."""
+        return self.suspended or self.paused or self.opening is None
 
     @property
     def limit(self) -> float:

@@ -12,7 +12,7 @@ from mailfleet_sender.errors import LedgerUnavailable
 from . import accounts, manifests
 from .ledger import RelayFacts, RelayKey, RunKey
 from .memory import CampaignMemory, RelayMemory
-from .observation import LedgerView, Observation
+from .observation import BrakeView, LedgerView, Observation
 from .pace import Pace
 from .relay_plan import AccountView, RelayObservation
 
@@ -149,6 +149,7 @@ class Observer:
             limiter_trouble=self.limiter_trouble,
             pace=memory.pace,
             account_rate=self._account_rate(memory.account),
+            brake=_brake(self.accounts.get(memory.account), f"{name[0]}/{name[1]}"),
             quota_room_at=_room_at(self.accounts.get(memory.account), now),
             scaling=memory.scaling,
             image=self._settings.image.name,
@@ -237,6 +238,14 @@ def _account_view(account: AccountState | None, now: datetime) -> AccountView | 
     limit, effective = account.permits_per_second, account.effective_per_second
     used = account.quota.used if account.quota else None
     return AccountView(limit, limit if effective is None else effective, used, _room_at(account, now))
+
+
+def _brake(account: AccountState | None, campaign: str) -> BrakeView | None:
+    """What the limiter counted, if it has stopped the campaign."""
+    use = account.campaigns.get(campaign) if account else None
+    if use is None or use.braked_since is None:
+        return None
+    return BrakeView(use.braked_since, use.sent, use.failed, use.faults)
 
 
 def _newest(campaign: CampaignView, memory: CampaignMemory) -> CampaignView:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, Field, field_validator
 
+from mailfleet_sender.contract.campaign import CanaryStep
 from mailfleet_sender.contract.model import Model
 from mailfleet_sender.contract.relay import Connections, Limits, Pipelining, Relay, Tls
 
@@ -132,6 +133,31 @@ class Schedule(Model):
         return name
 
 
+class Approval(StrEnum):
+    """Whether a canary step that is within its bounds passes by itself."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
+class Canary(Model):
+    """How the steps are judged, each for itself, and which were approved."""
+
+    steps: tuple[CanaryStep, ...]
+    max_failed_percent: int = Field(default=5, ge=0, le=100)
+    max_deferred_percent: int = Field(default=20, ge=0, le=100)
+    pause_seconds: int = Field(default=600, ge=0)
+    approval: Approval = Approval.AUTOMATIC
+    approved_step: int | None = Field(default=None, ge=1)
+
+
+class Brake(Model):
+    """When a campaign pauses by itself: more than `max_failed_percent` of at least `minimum_sample` mails failed."""
+
+    max_failed_percent: int = Field(default=10, ge=0, le=100)
+    minimum_sample: int = Field(default=200, ge=1)
+
+
 class RetryFailed(Model):
     """Who is sent to once more when `generation` is raised: those that failed with one of `codes`."""
 
@@ -149,6 +175,9 @@ class CampaignSpec(Model):
     weight: int = 100
     recipients: RecipientsSource
     schedule: Schedule = Schedule()
+    canary: Canary | None = None
+    brake: Brake | None = None
+    resume_time: AwareDatetime | None = None
     senders: Senders = Senders()
     retry_failed: RetryFailed | None = None
     range_size: int | None = None

@@ -141,7 +141,7 @@ def _wave(o: Observation, ledger: LedgerView) -> dict[str, Any] | None:
     """The wave that people look at: Main while it runs, else the newest."""
     if not ledger.waves or not ledger.run:
         return None
-    at_work = [w for w in ledger.waves if w.open]
+    at_work = ledger.at_work
     main = [w for w in at_work if w.kind is not WaveKind.RETRY]
     wave = (main or at_work or sorted(ledger.waves, key=lambda w: w.number))[-1]
     return {"kind": str(wave.kind), "number": wave.number, "jobName": job_name(o, ledger.run.id, wave.number)}
@@ -150,8 +150,10 @@ def _wave(o: Observation, ledger: LedgerView) -> dict[str, Any] | None:
 def eta(o: Observation, ledger: LedgerView) -> datetime | None:
     """When it will be done at the present rate. A run that is paused or does not move has no such time."""
     run, totals = ledger.run, ledger.totals
-    if not run or run.state is not RunState.OPEN or o.suspended or cancel.policy(o) or end_time.policy(o):
+    if not run or run.state is not RunState.OPEN or o.suspended or o.paused or cancel.policy(o) or end_time.policy(o):
         return None
+    if any(w.held for w in ledger.waves):
+        return None  # what a canary's steps will say is not known
     waits_for_retry = not totals.remaining and totals.deferred
     if waits_for_retry:
         return ledger.next_due if ledger.next_due and ledger.next_due > o.now else None
@@ -174,6 +176,8 @@ PHASES_WITHOUT_SENDING = {
     "Ending": "Ending",
     "WaitingForWindow": "Waiting",
     "WaitingForQuota": "Waiting",
+    "WaitingForApproval": "Waiting",
+    "CanaryPause": "Waiting",
 }
 """Phases of an open run by the reason why it does not send."""
 

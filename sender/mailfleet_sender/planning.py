@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .audience import KeyType
+    from .contract.campaign import Canary
     from .ledger import Plan, PlannedPage
     from .ledger.records import Snapshot
     from .message import Composer
@@ -103,6 +104,7 @@ def plan_run(
         audience, key_type = _checked(snapshot, composer_of(snapshot, materials), database_url, reporter)
         counts = _Counts()
         planner.write(started, counts.through(audience.pages()))
+        counts.check_steps(snapshot.campaign.canary)
         published = planner.publish(started, counts.planned, counts.skipped, key_type, materials)
     except PlanError as error:
         return _failed(ledger, run, reporter, error)
@@ -142,6 +144,7 @@ class _Counts:
     def __init__(self) -> None:
         self.planned = 0
         self.reasons: dict[str, int] = {}
+        self.steps: dict[int, int] = {}
 
     @property
     def skipped(self) -> int:
@@ -152,7 +155,19 @@ class _Counts:
             self.planned += page.keys.count
             if page.reason is not None:
                 self.reasons[page.reason] = self.reasons.get(page.reason, 0) + page.keys.count
+            elif page.step:
+                self.steps[page.step] = self.steps.get(page.step, 0) + page.keys.count
             yield page
+
+    def check_steps(self, canary: Canary | None) -> None:
+        """Whether the database has cut the audience as the canary says.
+
+        Raises:
+            PlanMismatch: it has not.
+        """
+        sizes = canary.sizes(self.planned - self.skipped) if canary else ()
+        if self.steps != dict(enumerate(sizes, 1)):
+            raise PlanMismatch(f"canary steps of {self.steps} recipients, not {sizes}")
 
 
 def _checked(snapshot: Snapshot, composer: Composer, database_url: str, reporter: str) -> tuple[Audience, KeyType]:
@@ -168,6 +183,7 @@ def _checked(snapshot: Snapshot, composer: Composer, database_url: str, reporter
         composer.columns,
         exclude=recipients.exclude,
         duplicate_addresses=recipients.duplicate_addresses,
+        steps=snapshot.campaign.canary.steps if snapshot.campaign.canary else (),
     )
     key_type = audience.check()
     for column, count in audience.nulls(composer.required).items():

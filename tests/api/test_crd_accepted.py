@@ -46,7 +46,7 @@ def test_smallest_campaign_gets_the_documented_defaults(api: ControlPlane, names
         },
         "message": {"from": "Example Shop <news@example.com>", "subject": "Autumn", "text": "Hello"},
         "senders": {"minReplicas": 1, "maxReplicas": 20},
-        "retry": {"initialDelaySeconds": 600, "maxAgeSeconds": 259_200},
+        "retry": {"initialDelaySeconds": 600, "maxDelaySeconds": 14_400, "maxAgeSeconds": 259_200},
         "onUncertain": "Skip",
         "ttlSecondsAfterFinished": 86_400,
     }
@@ -67,8 +67,21 @@ def test_defaults_fill_an_object_that_is_given_in_part(api: ControlPlane, namesp
     manifest = put(put(campaign(), "spec.senders", {"maxReplicas": 4}), "spec.retry", {})
     spec = apply(api, namespace, put(manifest, "spec.message.unsubscribe", {"mailto": "leave@example.com"}))["spec"]
     assert spec["senders"] == {"minReplicas": 1, "maxReplicas": 4}
-    assert spec["retry"] == {"initialDelaySeconds": 600, "maxAgeSeconds": 259_200}
+    assert spec["retry"] == {"initialDelaySeconds": 600, "maxDelaySeconds": 14_400, "maxAgeSeconds": 259_200}
     assert spec["message"]["unsubscribe"] == {"mailto": "leave@example.com", "oneClick": True}
+
+
+def test_canary_and_brake_get_the_documented_defaults(api: ControlPlane, namespace: str) -> None:
+    manifest = put(put(campaign(), "spec.canary", {"steps": [{"percent": 5}]}), "spec.brake", {})
+    spec = apply(api, namespace, manifest)["spec"]
+    assert spec["canary"] == {
+        "steps": [{"percent": 5}],
+        "maxFailedPercent": 5,
+        "maxDeferredPercent": 20,
+        "pauseSeconds": 600,
+        "approval": "Automatic",
+    }
+    assert spec["brake"] == {"maxFailedPercent": 10, "minimumSample": 200}
 
 
 def test_an_exclusion_gets_the_documented_defaults(api: ControlPlane, namespace: str) -> None:
@@ -94,7 +107,17 @@ def test_campaign_with_every_field_is_accepted(api: ControlPlane, namespace: str
             "timeZone": "America/Argentina/Buenos_Aires",
         },
         "rangeSize": 5000,
-        "retry": {"initialDelaySeconds": 1, "maxAgeSeconds": 1},
+        "retry": {"initialDelaySeconds": 1, "maxDelaySeconds": 1, "maxAgeSeconds": 1},
+        "canary": {
+            "steps": [{"recipients": 10000000}, *({"percent": 100},) * 9],
+            "maxFailedPercent": 0,
+            "maxDeferredPercent": 100,
+            "pauseSeconds": 0,
+            "approval": "Manual",
+            "approvedStep": 10,
+        },
+        "brake": {"maxFailedPercent": 100, "minimumSample": 1},
+        "resumeTime": "2026-12-01T08:00:00Z",
         "retryFailed": {"generation": 1000000, "codes": ["451", "5.7.133", "Uncertain"]},
         "onUncertain": "Resend",
         "ttlSecondsAfterFinished": 0,

@@ -23,6 +23,7 @@ FIXED = {
     "message, a header more": {"message": {"headers": {"X-A": "b"}}},
     "relayRef": {"relayRef": {"name": "other"}},
     "rangeSize": {"rangeSize": 1000},
+    "canary": {"canary": {"steps": [{"recipients": 100}]}},
 }
 FREE = {
     "suspend": {"suspend": True},
@@ -37,7 +38,9 @@ FREE = {
     "retryFailed": {"retryFailed": {"generation": 1, "codes": ["4.7.0", "554", "Uncertain"]}},
     "weight": {"weight": 7},
     "senders": {"senders": {"maxReplicas": 3}},
-    "retry": {"retry": {"initialDelaySeconds": 5}},
+    "retry": {"retry": {"initialDelaySeconds": 5, "maxDelaySeconds": 60}},
+    "brake": {"brake": {"maxFailedPercent": 1, "minimumSample": 50}},
+    "resumeTime": {"resumeTime": STARTED},
     "onUncertain": {"onUncertain": "Resend"},
     "ttlSecondsAfterFinished": {"ttlSecondsAfterFinished": 60},
 }
@@ -158,6 +161,62 @@ def test_cancel_is_taken_back_by_a_new_run_alone(sending: Campaign) -> None:
         sending.edit({"cancel": None})
     sending.ends("Failed")
     sending.edit({"cancel": False, "runId": "2"})
+
+
+CANARY = {"steps": [{"recipients": 100}, {"percent": 5}], "approval": "Manual"}
+
+
+@pytest.fixture
+def in_canary(api: ControlPlane, namespace: str) -> Campaign:
+    """A campaign of which the first step is being sent."""
+    made = Campaign(api, namespace)
+    made.edit({"canary": CANARY})
+    made.starts()
+    return made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        {"steps": [{"recipients": 100}]},
+        {"maxFailedPercent": 100},
+        {"maxDeferredPercent": 100},
+        {"pauseSeconds": 0},
+        {"approval": "Automatic"},
+    ],
+)
+def test_a_canary_is_fixed_once_sending_has_begun(in_canary: Campaign, change: dict[str, Any] | None) -> None:
+    with pytest.raises(KubectlError, match=r"spec\.canary: Forbidden: canary cannot change once sending has begun"):
+        in_canary.edit({"canary": change})
+
+
+def test_what_is_approved_only_rises(in_canary: Campaign) -> None:
+    in_canary.edit({"canary": {"approvedStep": 1}})
+    in_canary.edit({"canary": {"approvedStep": 2}})
+    with pytest.raises(KubectlError, match=r"spec\.canary\.approvedStep: Forbidden: approvedStep only rises"):
+        in_canary.edit({"canary": {"approvedStep": 1}})
+    with pytest.raises(KubectlError, match="approvedStep is the number of a step, and there are not so many"):
+        in_canary.edit({"canary": {"approvedStep": 3}})
+
+
+def test_what_was_approved_in_one_run_is_not_approved_in_the_next(in_canary: Campaign) -> None:
+    in_canary.edit({"canary": {"approvedStep": 1}})
+    in_canary.ends("Complete")
+    with pytest.raises(
+        KubectlError, match=r"approvedStep approves a step of one run: leave it out together with a new"
+    ):
+        in_canary.edit({"runId": "2"})
+    in_canary.edit({"runId": "2", "canary": {"approvedStep": None, "steps": [{"percent": 1}]}})
+    in_canary.edit({"canary": {"approvedStep": 1}})
+
+
+def test_the_time_that_ends_a_pause_only_rises(sending: Campaign) -> None:
+    sending.edit({"resumeTime": "2026-12-01T08:00:00Z"})
+    sending.edit({"resumeTime": "2026-12-01T08:00:00Z", "weight": 9})
+    sending.edit({"resumeTime": "2026-12-01T10:00:00+01:00"})
+    with pytest.raises(KubectlError, match=r"spec\.resumeTime: Forbidden: resumeTime only rises"):
+        sending.edit({"resumeTime": "2026-12-01T09:59:59+01:00"})
 
 
 def test_new_run_may_be_mended_until_it_starts_itself(sending: Campaign) -> None:

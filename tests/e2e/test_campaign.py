@@ -39,7 +39,9 @@ def test_a_campaign_of_5000_completes_and_every_key_has_one_verdict(make_stage: 
 
 def test_explain_describes_every_field_of_the_spec(mailfleet: House) -> None:
     said = mailfleet.kubectl("explain", "emailcampaign.spec")
-    fields = "runId suspend cancel relayRef recipients message schedule senders retry retryFailed onUncertain"
+    fields = (
+        "runId suspend cancel relayRef recipients message schedule senders canary brake retry retryFailed onUncertain"
+    )
     for field in fields.split():
         assert f"\n  {field}\t" in said
     assert "<no description>" not in mailfleet.kubectl("explain", "emailcampaign", "--recursive=false")

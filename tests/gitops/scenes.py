@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mailfleet_operator import plan, status
-from mailfleet_operator.observation import Refusal
+from mailfleet_operator.observation import Pause, Refusal
 from mailfleet_operator.pace import Pace, Sample
-from mailfleet_sender.contract.accounts import ReportReason, RunState, Totals
+from mailfleet_sender.contract.accounts import PauseReason, ReportReason, RunState, Totals
 from observations import (
     NOW,
     ago,
@@ -169,7 +169,12 @@ SCENES = (
     Scene(
         "sender-fault",
         "Degraded",
-        {"ledger": ledger(reports=(report(ReportReason.SENDER_FAULT, f"{JOB.name}-0-abcde"),))},
+        {"ledger": ledger(run=run(pause=Pause(PauseReason.SENDER_FAULT, "530 log in first", ago(60))))},
+    ),
+    Scene(
+        "brake-applied",
+        "Degraded",
+        {"ledger": ledger(run=run(pause=Pause(PauseReason.BRAKE_APPLIED, "30 of the last 200 mails failed", ago(60))))},
     ),
     Scene("run-id-reused", "Degraded", {"ledger": ledger(run=run(definition_hash="another"))}),
     Scene("cancelling", "Healthy", {}, {"cancel": True}, strict="Progressing", can=OVER),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,18 +58,49 @@ def test_a_relay_that_turns_bad_late_is_noticed_soon(redis_url: str) -> None:
         assert len(fleet.used(60)) < 10 * 200 * 0.2 + 2 * 1000
 
 
-def test_faults_of_the_sender_count_as_failures_and_less_than_a_sample_brakes_nobody(redis_url: str) -> None:
-    def refuses(pod: Pod, _at: float) -> None:
-        pod.report.faults += 1
+def refuses(share: float) -> Callable[[Pod, float], None]:
+    """A relay that refuses a share of the mails for the sender's sake (5.7.x); by turns, so that no luck is in it."""
+    done = Counter[str]()
 
+    def relay(pod: Pod, _at: float) -> None:
+        done["all"] += 1
+        if done["bad"] < share * done["all"]:
+            done["bad"] += 1
+            pod.report.faults += 1
+        else:
+            pod.report.sent += 1
+
+    return relay
+
+
+def test_faults_of_the_sender_count_as_failures_and_less_than_a_sample_brakes_nobody(redis_url: str) -> None:
     with VirtualFleet(redis_url, "100/s") as fleet:
         fleet.admin.set_campaign(ACCOUNT, "a", brake=Brake(10, 500))
-        fleet.pod("a", relay=refuses)
-        fleet.run(5)
+        fleet.pod("a", relay=refuses(0.15))
+        fleet.run(4)
         assert fleet.state().campaigns["a"].braked_since is None
         fleet.run(30)
-        assert fleet.state().campaigns["a"].faults >= 500
+        use = fleet.state().campaigns["a"]
+        assert use.braked_since is not None
+        assert use.faults + use.failed + use.sent >= 500
         assert fleet.used(10, 30) == []
+
+
+def test_a_campaign_without_a_brake_stops_when_many_mails_are_refused_for_the_sender_s_sake(redis_url: str) -> None:
+    with VirtualFleet(redis_url, "100/s") as fleet:
+        fleet.pod("a", relay=refuses(1.0))
+        fleet.pod("b", relay=refuses(0.1))
+        fleet.pod("c", relay=fails(1.0))
+        fleet.run(60)
+        use = fleet.state().campaigns
+        assert use["a"].braked_since is not None
+        assert 20 <= use["a"].faults <= 20 + 2 * 100
+        assert use["b"].braked_since is None
+        assert use["b"].sent + use["b"].faults < 10 * 200 + 500  # what is long past is forgotten
+        assert use["c"].braked_since is None  # recipients that fail are no fault of the sender's
+        fleet.admin.release_brake(ACCOUNT, "a")
+        fleet.run(64)
+        assert fleet.used(60, campaign="a")
 
 
 def throttles(limit: float) -> Callable[[Pod, float], None]:

@@ -167,19 +167,14 @@ def last_words(seconds_ago: float, moved: float) -> Observation:
     """A sender said why it cannot go on and died; its successor has begun."""
     job = send_job()
     dying, young = pod(job, 0, phase="Failed", exit_code=78), pod(job, 1)
-    said_so = report(ReportReason.SENDER_FAULT, dying.name, seconds_ago=seconds_ago)
+    said_so = report(ReportReason.RELAY_UNAVAILABLE, dying.name, seconds_ago=seconds_ago)
     pace = Pace((Sample(ago(moved), 0),), 0, 0, ago(moved))
     return observation(ledger=ledger(reports=(said_so,)), pods=(dying, young), pace=pace)
 
 
 def test_last_words_of_the_dead_count_until_something_moves() -> None:
-    assert said(last_words(seconds_ago=5, moved=60)).reason == "SenderFault"
+    assert said(last_words(seconds_ago=5, moved=60)).reason == "RelayUnavailable"
     assert plan.trouble.policy(last_words(seconds_ago=60, moved=5)) is None
-
-
-def test_a_sender_fault_suspends() -> None:
-    o = reported(ReportReason.SENDER_FAULT)
-    assert (said(o, Type.SUSPENDED).reason, said(o).reason) == ("SenderFault", "SenderFault")
 
 
 def test_a_limiter_that_senders_miss_shows_as_throttled() -> None:

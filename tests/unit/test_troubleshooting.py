@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from custom_resources import ROOT
 from mailfleet_operator.conditions import SILENT
-from mailfleet_sender.contract.accounts import EndReason, ReportReason, RunState
+from mailfleet_sender.contract.accounts import EndReason, PauseReason, ReportReason, RunState
 from mailfleet_sender.contract.preflight import RelayFault
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def in_the_code() -> set[str]:
     found = {reason for file in modules for reason in told(file)}
     ends = {str(RunState.CANCELLED), str(RunState.SUPERSEDED), *map(str, EndReason)}
     silent = {reason for reason, _ in SILENT.values()}
-    return found | ends | silent | {str(r) for r in ReportReason if r not in NEVER_STOPS} | {"InternalError"}
+    pauses = {str(reason) for reason in PauseReason}
+    return found | ends | silent | pauses | {str(r) for r in ReportReason if r not in NEVER_STOPS} | {"InternalError"}
 
 
 def test_page_has_every_reason_and_no_other() -> None:

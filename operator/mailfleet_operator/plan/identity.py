@@ -39,7 +39,7 @@ def _prepare(action: Action) -> Step:
 
 def _reused(run_id: str) -> Step:
     message = (
-        f"runId {run_id} was used for another audience or message and that run has started."
+        f"runId {run_id} was used for another audience, message or canary and that run has started."
         " Set a new spec.runId to send this one, or restore the old definition"
     )
     conditions = (false(Type.PLANNED, "RunIdReused", message), true(Type.STALLED, "RunIdReused", message))

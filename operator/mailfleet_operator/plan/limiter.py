@@ -1,5 +1,5 @@
-"""The limiter hears each campaign's weight, whether it is paused and when it may send, so all of that holds while the
-operator is down; a condition tells when it holds mail back.
+"""The limiter hears each campaign's weight, whether it is paused, when it may send and its brake, so all of that holds
+while the operator is down; a condition tells when it holds mail back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def policy(o: Observation) -> Step | None:
     if not (o.ledger and o.ledger.run and spec and relay) or o.ledger.run.state is not RunState.OPEN:
         return None
     until, again = hours.ahead(o)
-    tell = TellLimiter(relay.account, spec.weight, paused=spec.suspend, open_until=until, reopens=again)
+    paused = o.suspended or o.paused  # also what the brake made: Redis may have lost it
+    tell = TellLimiter(relay.account, spec.weight, paused=paused, open_until=until, reopens=again, brake=spec.brake)
     return Step((tell,), _throttled(o))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(seconds=120)
 """A pod starts in seconds and a takeover waits a lease of 15: two minutes without a verdict are no waiting."""
 
-WAITING = frozenset({"Suspended", "WaitingForWindow", "WaitingForQuota"})
+WAITING = frozenset({"Suspended", "WaitingForWindow", "WaitingForQuota", "WaitingForApproval", "CanaryPause"})
 """Reasons of Sending, in the look before, from which a run comes back without a verdict for a long time."""
 
 
@@ -25,7 +25,7 @@ def policy(o: Observation) -> Step | None:
     """Say it for a run that is open."""
     if not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
-    open_waves = [w for w in o.ledger.waves if w.open]
+    open_waves = o.ledger.at_work
     if not open_waves:
         if o.ledger.totals.deferred:
             until = f"; the next are due at {time_text(o.ledger.next_due)}" if o.ledger.next_due else ""

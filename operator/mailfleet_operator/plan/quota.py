@@ -18,7 +18,7 @@ def policy(o: Observation) -> Step | None:
     """Say it, and until when."""
     if not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN or o.held:
         return None
-    if o.quota_room_at is None or not any(w.open for w in o.ledger.waves):
+    if o.quota_room_at is None or not o.ledger.at_work:
         return None
     quota = o.relay.relay.limits.quota if o.relay and o.relay.relay else None
     if quota:

@@ -1,5 +1,5 @@
-"""Deferred recipients whose time has come are sent again, in one Retry wave at a time, beside Main if there
-are senders to share.
+"""Deferred recipients whose time has come are sent again, in one Retry wave at a time, beside Main or a
+canary step if there are senders to share.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from mailfleet_operator import scaling
 from mailfleet_operator.actions import MakeRetryWave
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
+from . import canary
 from .step import Step
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
+
+BESIDE = frozenset({WaveKind.MAIN, WaveKind.CANARY})
+"""Kinds of waves beside which it may run."""
 
 
 def policy(o: Observation) -> Step | None:
@@ -23,8 +27,10 @@ def policy(o: Observation) -> Step | None:
         return None
     if o.ledger.run.state is not RunState.OPEN:
         return None
-    at_work = [w for w in o.ledger.waves if w.open]
-    if any(w.kind is not WaveKind.MAIN for w in at_work) or (at_work and o.bounds.high < 2):
+    at_work = o.ledger.at_work
+    if canary.is_halted(o):
+        return None
+    if any(w.kind not in BESIDE for w in at_work) or (at_work and o.bounds.high < 2):
         return None
     senders = max(1, scaling.first_size(o.limit, o.bounds) // (4 if at_work else 1))
     size = scaling.range_size(asked=spec.range_size, planned=o.ledger.due, limit=o.limit, senders=senders)

@@ -46,6 +46,8 @@ def waits_for(o: Observation) -> str | None:
     spec = o.campaign.spec
     if spec is None or spec.suspend:
         return "spec.suspend is true"
+    if o.paused:
+        return "the run is paused"
     if spec.cancel:
         return "spec.cancel is true"
     if spec.schedule.end_time and o.now >= spec.schedule.end_time:

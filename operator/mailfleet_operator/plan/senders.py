@@ -48,7 +48,7 @@ def sizes(o: Observation) -> tuple[dict[int, int], scaling.Memory]:
     The law measures the waves that carry the run; a Retry wave beside them gets its quarter on top as long as
     maxReplicas has room, so that a trickle of retries ends no sender of Main.
     """
-    waves = [w for w in (o.ledger.waves if o.ledger else ()) if w.open]
+    waves = o.ledger.at_work if o.ledger else ()
     if not waves:
         return {}, o.scaling
     bounds = o.bounds

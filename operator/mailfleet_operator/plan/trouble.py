@@ -29,7 +29,6 @@ IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPul
 STALLING = frozenset(
     {
         ReportReason.RELAY_UNAVAILABLE,
-        ReportReason.SENDER_FAULT,
         ReportReason.DATABASE_UNAVAILABLE,
         ReportReason.DATABASE_REFUSED,
         ReportReason.TABLE_NOT_FOUND,
@@ -54,8 +53,7 @@ def policy(o: Observation) -> Step | None:
                 actions = (DeleteJob(job.name, job.uid, f"its image cannot be had; {o.image} is configured now"),)
             return Step(actions, _conditions(job, *found))
     if found := _reported(o):
-        suspended = (true(Type.SUSPENDED, *found),) if found[0] == "SenderFault" else ()
-        return Step(conditions=(true(Type.STALLED, *found), *suspended))
+        return Step(conditions=(true(Type.STALLED, *found),))
     return None
 
 

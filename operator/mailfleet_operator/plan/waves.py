@@ -27,7 +27,7 @@ def policy(o: Observation) -> Step | None:
     """See to every open wave."""
     if not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
-    actions = tuple(a for w in o.ledger.waves if w.open and (a := _for_wave(o, o.ledger.run.id, w)))
+    actions = tuple(a for w in o.ledger.at_work if (a := _for_wave(o, o.ledger.run.id, w)))
     return Step(actions) if actions else None
 
 

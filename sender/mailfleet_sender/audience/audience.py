@@ -24,7 +24,7 @@ from .table import FIXED_TYPES, JSON_TYPES, KEY_TYPES, TEXT_TYPES, Named, descri
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from mailfleet_sender.contract.campaign import Exclusion, Table
+    from mailfleet_sender.contract.campaign import CanaryStep, Exclusion, Table
 
     from .table import Column, Described
 
@@ -69,6 +69,7 @@ class Audience:
         *,
         exclude: Sequence[Exclusion] = (),
         duplicate_addresses: DuplicateAddresses = DuplicateAddresses.SKIP,
+        steps: Sequence[CanaryStep] = (),
     ) -> None:
         """Nothing is read yet.
 
@@ -76,9 +77,10 @@ class Audience:
             engine: what `open_recipients` gave.
             columns: those that the templates use (`Composer.columns`).
             exclude: whose addresses get no mail. Only the plan's methods read these tables, `rows` does not.
+            steps: of a canary, which `pages` cuts the audience into.
         """
         self._engine, self._table, self._columns = engine, table, tuple(sorted(set(columns)))
-        self._exclude, self._duplicates = tuple(exclude), duplicate_addresses
+        self._exclude, self._duplicates, self._steps = tuple(exclude), duplicate_addresses, tuple(steps)
         self._described: Described | None = None
 
     def check(self) -> KeyType:
@@ -101,9 +103,10 @@ class Audience:
         """Cut the audience into pages: ONE statement, read through a server-side cursor in constant memory.
 
         Yields:
-            first the pages to send in key order (each but the last with PAGE_SIZE keys, numbered from 0), then
-            the pages of skipped keys, numbered from 0 over all reasons, one reason a page. All rows that meet
-            `match` are in exactly one of them.
+            first the pages to send in key order (each but the last with PAGE_SIZE keys, numbered from 0), those of
+            the canary's steps behind the others, each step numbered for itself; then the pages of skipped keys,
+            numbered from 0 over all reasons, one reason a page. All rows that meet `match` are in exactly one of
+            them.
 
         Raises:
             PlanError: as `check`, and KeyNotUtf8 with the key's place.
@@ -124,12 +127,12 @@ class Audience:
                     )
                 )
                 result = connection.execution_options(stream_results=True, yield_per=FETCHED_PAGES).execute(
-                    statement.plan(described, self._table.match, self._duplicates, exclusions)
+                    statement.plan(described, self._table.match, self._duplicates, exclusions, self._steps)
                 )
-                for verdict, number, literal, count in result:
+                for verdict, step, number, literal, count in result:
                     keys = KeyArray(literal, count)
                     if (reason := statement.VERDICTS[verdict]) is None:
-                        yield PlannedPage(number, keys)
+                        yield PlannedPage(number, keys, step=step)
                     else:
                         yield PlannedPage(skipped, keys, reason)
                         skipped += 1

@@ -16,13 +16,14 @@ from mailfleet_sender.ledger.values import PAGE_SIZE
 from mailfleet_sender.message.address import ADDRESS_OCTETS, BLANKS, LOCAL_OCTETS, LONG_LABEL, PATTERN, SHORT
 
 from .row import SkipReason
+from .steps import cut
 from .table import TEXT_TYPES, condition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    from mailfleet_sender.contract.campaign import Match
+    from mailfleet_sender.contract.campaign import CanaryStep, Match
 
     from .table import Described
 
@@ -85,25 +86,39 @@ def not_excluded(text: sa.ColumnElement[Any], columns: Columns) -> list[sa.Colum
 
 
 def plan(
-    described: Described, matches: Sequence[Match], duplicates: DuplicateAddresses, exclusions: Columns = ()
+    described: Described,
+    matches: Sequence[Match],
+    duplicates: DuplicateAddresses,
+    exclusions: Columns = (),
+    steps: Sequence[CanaryStep] = (),
 ) -> sa.Select[Any]:
-    """The statement: rows of (verdict, number, keys as text, their count), first the pages to send, in key order.
+    """The statement: rows of (verdict, step, number, keys as text, their count), first the pages to send after the
+    canary's steps, in key order.
 
     Args:
         exclusions: columns whose addresses get no mail.
+        steps: of a canary: those to send are cut into them and the rest, step 0.
     """
     verdicts = _verdicts(described, matches, duplicates, exclusions)
-    numbered = sa.select(
+    columns = [
         verdicts.c.k,
         verdicts.c.v,
         (sa.func.row_number().over(partition_by=verdicts.c.v, order_by=verdicts.c.k) - 1).label("n"),
-    ).subquery("numbered")
+    ]
+    step: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)
+    by = []
+    if steps:
+        columns.append(sa.func.count().over(partition_by=verdicts.c.v).label("total"))
+        numbered = cut(sa.select(*columns).subquery("numbered"), steps, VERDICTS.index(None))
+        by = [step := numbered.c.step]
+    else:
+        numbered = sa.select(*columns).subquery("numbered")
     page = numbered.c.n.op("/")(sa.literal(PAGE_SIZE)).label("page")
     keys = sa.func.array_agg(aggregate_order_by(sa.cast(numbered.c.k, sa.Text), numbered.c.n))
     return (
-        sa.select(numbered.c.v, page, sa.cast(keys, sa.Text), sa.func.count())
-        .group_by(numbered.c.v, page)
-        .order_by(numbered.c.v, page)
+        sa.select(numbered.c.v, step, page, sa.cast(keys, sa.Text), sa.func.count())
+        .group_by(numbered.c.v, *by, page)
+        .order_by(numbered.c.v, *by, page)
     )
 
 

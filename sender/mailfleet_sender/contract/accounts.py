@@ -30,6 +30,13 @@ class EndReason(StrEnum):
     STARTING_DEADLINE_EXCEEDED = "StartingDeadlineExceeded"
 
 
+class PauseReason(StrEnum):
+    """What pauses a run until a person says that the cause is mended."""
+
+    BRAKE_APPLIED = "BrakeApplied"
+    SENDER_FAULT = "SenderFault"
+
+
 class WaveKind(StrEnum):
     """Why a list of pages is being sent."""
 

@@ -16,6 +16,8 @@ from pydantic import Field
 from .model import Model
 
 SNAPSHOT_VERSION = 1
+DOUBLINGS = 22
+"""A second, doubled so often, is longer than the longest `maxAgeSeconds`."""
 TEMPLATE_KEYS = ("subject", "text", "html")
 """Of these a template's ConfigMap holds `subject`, and `text`, `html` or both."""
 
@@ -141,10 +143,42 @@ class Message(Model):
 
 
 class Retry(Model):
-    """When a deferred recipient is tried again, and until when."""
+    """When a deferred recipient is tried again: each wait is twice as long as the one before, up to a bound; and
+    until when."""
 
     initial_delay_seconds: int = 600
+    max_delay_seconds: int = 14_400
     max_age_seconds: int = 259_200
+
+    def delay_seconds(self, attempt: int) -> int:
+        """The wait after an attempt (from 1). A bound below the first wait counts as the first wait."""
+        doublings = min(max(0, attempt - 1), DOUBLINGS)
+        return max(self.initial_delay_seconds, min(self.max_delay_seconds, self.initial_delay_seconds << doublings))
+
+
+class CanaryStep(Model):
+    """A part of the audience that is mailed before the rest: so many recipients, or a percentage. Exactly one."""
+
+    recipients: int | None = None
+    percent: int | None = None
+
+    def wanted(self, audience: int) -> int:
+        """How many that is of an audience; a percentage is rounded up."""
+        return self.recipients or -(-audience * (self.percent or 0) // 100)
+
+
+class Canary(Model):
+    """The steps that go before the rest. When the next one may begin is the operator's to judge."""
+
+    steps: tuple[CanaryStep, ...]
+
+    def sizes(self, audience: int) -> tuple[int, ...]:
+        """Recipients of each step of an audience; what is left of a small one is the last step, and none is empty."""
+        sizes: list[int] = []
+        for step in self.steps:
+            if (size := min(step.wanted(audience), audience - sum(sizes))) > 0:
+                sizes.append(size)
+        return tuple(sizes)
 
 
 class Campaign(Model):
@@ -152,6 +186,7 @@ class Campaign(Model):
 
     recipients: Recipients
     message: Message
+    canary: Canary | None = None
     on_uncertain: OnUncertain = OnUncertain.SKIP
     retry: Retry = Retry()
 
@@ -160,9 +195,10 @@ class Campaign(Model):
         return _canonical(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
     def definition_hash(self) -> str:
-        """Hex SHA-256 over audience and message alone: policy such as retry may change under one runId."""
+        """Hex SHA-256 over audience, message and how the audience is cut: policy such as retry may change under one
+        runId."""
         definition = self.model_dump(
-            mode="json", by_alias=True, exclude_defaults=True, include={"recipients", "message"}
+            mode="json", by_alias=True, exclude_defaults=True, include={"recipients", "message", "canary"}
         )
         return hashlib.sha256(_canonical(definition)).hexdigest()
 

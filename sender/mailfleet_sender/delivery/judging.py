@@ -38,8 +38,10 @@ def outcome_of(candidate: Candidate, verdict: Verdict, retry: Retry, now: dateti
     kind, after, since = verdict.outcome or OutcomeKind.DEFERRED, None, candidate.since
     if kind is OutcomeKind.DEFERRED:
         since = since or now
-        after = retry.initial_delay_seconds
-        if now + timedelta(seconds=after) > since + timedelta(seconds=retry.max_age_seconds):
+        # The last attempt is made at the end of its age; one that would come right before it is not worth the wait.
+        left = int((since + timedelta(seconds=retry.max_age_seconds) - now).total_seconds())
+        after = min(retry.delay_seconds(candidate.attempt), left)
+        if left < retry.initial_delay_seconds:
             kind, after = OutcomeKind.FAILED, None
     return candidate.outcome(
         kind,

@@ -28,6 +28,7 @@ from .values import (
     Plan,
     PlannedPage,
     RunRow,
+    StepRow,
     Timing,
     WaveRow,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "RunRow",
     "Runs",
     "Snapshot",
+    "StepRow",
     "Timing",
     "WaveRow",
     "boottime",

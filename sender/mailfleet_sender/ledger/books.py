@@ -10,10 +10,11 @@ from sqlalchemy import func, select, text, tuple_
 
 from mailfleet_sender.contract.accounts import Failure, Report, ReportReason, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
+from mailfleet_sender.errors import LedgerUnavailable
 
 from .connection import available, transaction
 from .tables import COUNTERS, deferral, late_outcome, page, range_, report, run
-from .values import SKIPPED_WAVE, Deferrals, RunRow, Timing, WaveRow
+from .values import SKIPPED_WAVE, Deferrals, RunRow, StepRow, Timing, WaveRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,6 +70,10 @@ RUN_COLUMNS = (
     run.c.ended_at,
     run.c.retry_generation,
     run.c.end_reason,
+    run.c.paused_at,
+    run.c.pause_reason,
+    run.c.pause_message,
+    run.c.resumed_at,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.
@@ -82,7 +87,7 @@ ORDER BY id
 """)
 
 _WAVES = text("""
-SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at,
+SELECT w.run, w.number, w.kind, w.ranges, w.planned, w.created_at, w.held,
     count(r.id) FILTER (WHERE r.state <> 'Open') AS finished,
     count(r.id) FILTER (WHERE r.state = 'Open') AS open,
     count(r.id) FILTER (WHERE r.state = 'Open' AND r.lease_until > clock_timestamp()) AS active,
@@ -93,6 +98,14 @@ WHERE w.run = ANY(CAST(:runs AS bigint[]))
 GROUP BY w.run, w.number ORDER BY w.run, w.number
 """)
 
+# Ranges are found by the pages that they are of: those that moved into a Repair wave count here as well.
+_STEPS = text(f"""
+SELECT w.run, w.number AS step, w.held, w.ended_at, w.planned, count(*) FILTER (WHERE r.state = 'Open') AS open,
+    sum(r.sent) AS sent, sum(r.failed) AS failed, sum(r.uncertain) AS uncertain, sum(r.deferred) AS deferred
+FROM wave w JOIN range r ON r.run = w.run AND r.page_wave = {SKIPPED_WAVE} - w.number
+WHERE w.kind = 'Canary' AND w.run IN (SELECT run FROM wave WHERE run = ANY(CAST(:runs AS bigint[])) AND held)
+GROUP BY w.run, w.number ORDER BY w.run, w.number
+""")
 
 # Grouped by the columns as they are, so that the index of failed deliveries is all that is read; the sample is that of
 # whichever is found first.
@@ -168,6 +181,14 @@ class Books:
                 found.setdefault(row["run"], []).append(WaveRow(**values))
         return found
 
+    def steps(self, runs: Sequence[int]) -> dict[int, list[StepRow]]:
+        """The canary steps of those of the runs that have not passed all of them, in their order."""
+        found: dict[int, list[StepRow]] = {}
+        with available(), self._engine.connect() as connection:
+            for row in connection.execute(_STEPS, {"runs": list(runs)}).mappings():
+                found.setdefault(row["run"], []).append(StepRow(**row))
+        return found
+
     def skipped(self, run_id: int) -> dict[str, int]:
         """Why recipients of a run's plan are skipped: reason -> how many, the most first. Reads all their pages."""
         count = func.sum(func.cardinality(page.c["keys"]))
@@ -193,6 +214,14 @@ class Books:
         query = _LAST_FAILURES if retried else _FIRST_FAILURES
         with transaction(self._engine, Timing(statement_seconds=FAILURES_SECONDS)) as connection:
             return tuple(Failure(*row) for row in connection.execute(query, {"run": run_id, "most": most}))
+
+    def frequent_failure(self, run_id: int) -> str | None:
+        """The code of most of a run's failures, the enhanced one where there is one; None: none, or it takes long."""
+        try:
+            most = self.failures(run_id, 1, retried=False)
+        except LedgerUnavailable:
+            return None
+        return most[0].code if most else None
 
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""

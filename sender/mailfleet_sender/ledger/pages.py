@@ -9,7 +9,7 @@ from sqlalchemy import text
 from mailfleet_sender.errors import LedgerRewound
 
 from .connection import available
-from .values import MAIN_PAGES, PAGE_SIZE, SKIPPED_WAVE, PageKey
+from .values import MAIN_PAGES, PAGE_SIZE, PageKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,10 +24,13 @@ _PAGES = text("""
 SELECT number, keys, attempts, since FROM page
 WHERE run = :run AND plan = :plan AND wave = :wave AND number = ANY(CAST(:numbers AS int[]))
 """)
-_FIRST = text("SELECT keys FROM page WHERE run = :run AND plan = :plan AND wave = :wave AND number = 0")
+# Waves up to MAIN_PAGES are the plan's own: the audience, its canary steps, what is skipped.
+_FIRST = text("""
+SELECT keys FROM page WHERE run = :run AND plan = :plan AND wave <= :wave AND reason IS NULL
+ORDER BY wave DESC, number LIMIT 1
+""")
 _FATE = text("""
-SELECT reason FROM page WHERE run = :run AND plan = :plan AND wave = ANY(CAST(:waves AS int[])) AND :key = ANY(keys)
-LIMIT 1
+SELECT reason FROM page WHERE run = :run AND plan = :plan AND wave <= :wave AND :key = ANY(keys) LIMIT 1
 """)
 
 
@@ -84,7 +87,7 @@ def fate_of(engine: Engine, run: int, plan: int, key: str) -> str | None:
     Raises:
         LedgerUnavailable: the ledger does not answer.
     """
-    place = {"run": run, "plan": plan, "key": key, "waves": [MAIN_PAGES, SKIPPED_WAVE]}
+    place = {"run": run, "plan": plan, "key": key, "wave": MAIN_PAGES}
     with available(), engine.connect() as connection:
         found = connection.execute(_FATE, place).one_or_none()
     return None if found is None else found.reason or ""

@@ -16,7 +16,7 @@ from mailfleet_sender.errors import PlanMismatch
 from .change import COPY_ESCAPES
 from .connection import transaction
 from .tables import page, run, run_message
-from .values import MAIN_PAGES, PAGE_SIZE, SKIPPED_WAVE, Plan
+from .values import PAGE_SIZE, SKIPPED_WAVE, Plan, pages_of_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -165,7 +165,7 @@ def _batches(pages: Iterable[PlannedPage]) -> Iterator[list[PlannedPage]]:
 def _copy(connection: Connection, plan: Plan, batch: list[PlannedPage]) -> None:
     """COPY: the keys pass as one text, neither quoted nor parsed as literals of an INSERT."""
     lines = (
-        f"{plan.run}\t{plan.number}\t{MAIN_PAGES if p.reason is None else SKIPPED_WAVE}\t{p.number}\t"
+        f"{plan.run}\t{plan.number}\t{pages_of_step(p.step) if p.reason is None else SKIPPED_WAVE}\t{p.number}\t"
         f"{p.keys.literal.translate(COPY_ESCAPES)}\t{p.reason or _NULL}\n"
         for p in batch
     )
@@ -192,12 +192,15 @@ def _check_pages(connection: Connection, plan: Plan, planned: int, skipped: int)
         .group_by(page.c.wave)
     ).all()
     counted = {row.wave: int(row.keys) for row in rows}
-    main = next((row for row in rows if row.wave == MAIN_PAGES), None)
-    gaps = main is not None and (main.first != 0 or main.last != main.pages - 1)
-    short = main is not None and (main.short > 1 or (main.short == 1 and main.last_full == main.last))
+    to_send = [row for row in rows if row.wave != SKIPPED_WAVE]
+    gaps = any(row.first != 0 or row.last != row.pages - 1 for row in to_send)
+    short = any(row.short > 1 or (row.short == 1 and row.last_full == row.last) for row in to_send)
     if gaps or short or any(row.nulls for row in rows):
         raise PlanMismatch(f"plan {plan.number} of run {plan.run}: pages with a gap, a page not full, or a NULL key")
-    if counted.get(SKIPPED_WAVE, 0) != skipped or counted.get(MAIN_PAGES, 0) != planned - skipped:
+    if counted.get(SKIPPED_WAVE, 0) != skipped or sum(row.keys for row in to_send) != planned - skipped:
         raise PlanMismatch(
             f"plan {plan.number} of run {plan.run}: {counted} keys, not {planned} with {skipped} skipped"
         )
+    steps = sum(row.wave < SKIPPED_WAVE for row in to_send)
+    if any(pages_of_step(step) not in counted for step in range(1, steps + 1)):
+        raise PlanMismatch(f"plan {plan.number} of run {plan.run}: a canary step without pages")

@@ -17,16 +17,18 @@ from .books import RUN_COLUMNS, Books, run_row, totals
 from .connection import available, transaction
 from .records import save_relay
 from .tables import COUNTERS, deferral, range_, run, run_message, wave
-from .values import MAIN_PAGES, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
-    from mailfleet_sender.contract.accounts import EndReason
+    from mailfleet_sender.contract.accounts import EndReason, PauseReason
     from mailfleet_sender.contract.campaign import Campaign
     from mailfleet_sender.contract.relay import Relay
+
+    from .values import RunRow
 
 _CLOSE_UNTOUCHED = text("""
 WITH closed AS (
@@ -110,7 +112,8 @@ class Runs(Books):
             return bool(done.rowcount)
 
     def start(self, run_id: int, definition_hash: str, range_size: int) -> bool:
-        """START: opens the run, with its first wave (number 1, Main) and ranges, in one transaction.
+        """START: opens the run, with the waves of its plan and their ranges, in one transaction: the canary's steps, if
+        it has any, and Main. All but the first are held until `pass_step`.
 
         Args:
             run_id: a run in state Planned.
@@ -137,11 +140,63 @@ class Runs(Books):
                     run.c.id == run_id, run.c.spec_hash == definition_hash, run.c.started_at.is_not(None)
                 )
                 return connection.scalar(again) is not None
-            waves.insert_wave(
-                connection, run_id, 1, WaveKind.MAIN, plan=opened.plan_id, pages_of=MAIN_PAGES, keys=opened.keys,
-                range_size=range_size,
-            )  # fmt: skip
+            waves.insert_audience(connection, run_id, plan=opened.plan_id, keys=opened.keys, range_size=range_size)
             return True
+
+    # --- canary steps ---------------------------------------------------------------------------------
+    def end_step(self, run_id: int, step: int) -> bool:
+        """Note that all ranges of a canary step have ended: from now on its pause counts.
+
+        Returns:
+            whether it was noted now; False: it was before, or something of it is still open.
+        """
+        with transaction(self._engine) as connection:
+            return waves.end_step(connection, run_id, step)
+
+    def pass_step(self, run_id: int, step: int) -> bool:
+        """Let the wave after a canary step begin; it stays so.
+
+        Returns:
+            whether it was let now; False: it was before, the step has not ended, or the run is not open.
+        """
+        with transaction(self._engine) as connection:
+            return waves.pass_step(connection, run_id, step)
+
+    # --- pauses ---------------------------------------------------------------------------------------
+    def pause(self, run_id: int, reason: PauseReason, message: str, at: datetime) -> bool:
+        """Pause an open run until somebody says that the cause is mended.
+
+        Args:
+            run_id: a run in any state.
+            reason: what paused it.
+            message: cause and figures, for people; no address, no secret.
+            at: when that happened, by the clock of whoever saw it.
+
+        Returns:
+            False: it is paused already, or not open.
+        """
+        paused = {"paused_at": at, "pause_reason": reason.value, "pause_message": message}
+        with transaction(self._engine) as connection:
+            done = connection.execute(
+                update(run)
+                .where(run.c.id == run_id, run.c.state == RunState.OPEN, run.c.pause_reason.is_(None))
+                .values(paused)
+            )
+            return bool(done.rowcount)
+
+    def resume(self, run_id: int, until: datetime) -> bool:
+        """End a pause that began at `until` or before; when it began is remembered.
+
+        Returns:
+            False: it is not paused, or was paused later.
+        """
+        with transaction(self._engine) as connection:
+            done = connection.execute(
+                update(run)
+                .where(run.c.id == run_id, run.c.pause_reason.is_not(None), run.c.paused_at <= until)
+                .values(pause_reason=None, pause_message=None, resumed_at=func.clock_timestamp())
+            )
+            return bool(done.rowcount)
 
     # --- later waves ----------------------------------------------------------------------------------
     def retry_wave(self, run_id: int, range_size: int) -> int | None:

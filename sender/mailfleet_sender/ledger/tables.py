@@ -71,6 +71,10 @@ run = Table(
     Column("ended_at", _WHEN),
     Column("retry_generation", Integer, nullable=False, server_default=text("0")),
     Column("end_reason", Text),
+    Column("paused_at", _WHEN),
+    Column("pause_reason", Text),
+    Column("pause_message", Text),
+    Column("resumed_at", _WHEN),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 
@@ -104,6 +108,8 @@ wave = Table(
     Column("ranges", Integer, nullable=False),
     Column("planned", BigInteger, nullable=False),
     _now("created_at"),
+    Column("held", Boolean, nullable=False, server_default=text("false")),
+    Column("ended_at", _WHEN),
 )
 
 range_ = Table(

@@ -22,6 +22,11 @@ MAIN_PAGES = 0
 """`page.wave` of the audience; a Retry wave's pages bear the wave's own number."""
 
 
+def pages_of_step(step: int) -> int:
+    """`page.wave` of a canary step's part of the audience: -2 for step 1, and so on; for 0, the rest, MAIN_PAGES."""
+    return SKIPPED_WAVE - step if step else MAIN_PAGES
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long a lease lasts, in seconds. One setting for the whole installation: takeovers judge by it.
@@ -145,11 +150,14 @@ class PlannedPage:
             unique whatever their reasons.
         keys: at most PAGE_SIZE; every page to send but the last is full.
         reason: None for keys to send; else why all of these are skipped.
+        step: the canary step whose keys these are, from 1; 0: those that come after the steps. Each step's pages are
+            numbered for themselves.
     """
 
     number: int
     keys: KeyArray
     reason: str | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,10 @@ class RunRow:
     ended_at: datetime | None
     retry_generation: int = 0
     end_reason: str | None = None
+    paused_at: datetime | None = None
+    pause_reason: str | None = None
+    pause_message: str | None = None
+    resumed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +198,7 @@ class WaveRow:
         open: those that have not.
         active: open ones under a lease that holds.
         unclaimed: recipients of the open ones that are not claimed yet.
+        held: it waits until the canary step before it is passed.
     """
 
     run: int
@@ -198,6 +211,30 @@ class WaveRow:
     open: int
     active: int
     unclaimed: int
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A canary step and what became of its recipients at their first attempt.
+
+    Attributes:
+        step: from 1; its wave has the same number.
+        held: it waits until the step before it is passed.
+        ended_at: when it was seen that all of its ranges have ended.
+        open: of its ranges, those that have not ended, in whichever wave they are now.
+    """
+
+    run: int
+    step: int
+    held: bool
+    ended_at: datetime | None
+    planned: int
+    open: int
+    sent: int
+    failed: int
+    uncertain: int
+    deferred: int
 
 
 @dataclass(frozen=True, slots=True)

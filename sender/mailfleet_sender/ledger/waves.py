@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, text, update
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
 from .tables import doubt, range_, run, wave
-from .values import PAGE_SIZE
+from .values import MAIN_PAGES, PAGE_SIZE, SKIPPED_WAVE, pages_of_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,22 @@ INSERT INTO range (run, wave, idx, plan, page_wave, first_page, planned, from_ve
 SELECT :run, :wave, :first_index + i, :plan, :page_wave, :first_page + i * :pages,
     least(:keys - i * :pages * {PAGE_SIZE}, :pages * {PAGE_SIZE}), :from_verdict
 FROM generate_series(0, (:keys - 1) / (:pages * {PAGE_SIZE})) AS i
+""")
+
+# Keys of each canary step, step 1 first.
+_STEPS = text(f"""
+SELECT sum(cardinality(keys))::int FROM page WHERE run = :run AND plan = :plan AND wave < {SKIPPED_WAVE}
+GROUP BY wave ORDER BY wave DESC
+""")
+
+_END_STEP = text(f"""
+UPDATE wave SET ended_at = clock_timestamp()
+WHERE run = :run AND number = :step AND kind = 'Canary' AND NOT held AND ended_at IS NULL
+  AND NOT EXISTS (SELECT 1 FROM range WHERE run = :run AND page_wave = {SKIPPED_WAVE} - :step AND state = 'Open')
+""")
+_PASS_STEP = text("""
+UPDATE wave SET held = false WHERE run = :run AND number = :step + 1 AND held
+  AND EXISTS (SELECT 1 FROM wave WHERE run = :run AND number = :step AND ended_at IS NOT NULL)
 """)
 
 _INSERT_RETRY_PAGES = text(f"""
@@ -92,13 +108,42 @@ def insert_wave(
     keys: int,
     range_size: int,
     from_verdict: str | None = None,
+    held: bool = False,
 ) -> None:
     """One wave with ranges of whole pages over `keys` keys."""
     ranges = insert_ranges(
         connection, run_id, number, plan=plan, pages_of=pages_of, keys=keys, range_size=range_size,
         from_verdict=from_verdict,
     )  # fmt: skip
-    connection.execute(insert(wave).values(run=run_id, number=number, kind=kind.value, ranges=ranges, planned=keys))
+    row = {"run": run_id, "number": number, "kind": kind.value, "ranges": ranges, "planned": keys, "held": held}
+    connection.execute(insert(wave).values(row))
+
+
+def insert_audience(connection: Connection, run_id: int, *, plan: int, keys: int, range_size: int) -> None:
+    """The waves of a plan: its canary steps, numbered from 1, and the rest. All but the first wait."""
+    cut = connection.execute(_STEPS, {"run": run_id, "plan": plan}).scalars().all()
+    for step, size in enumerate(cut, 1):
+        insert_wave(
+            connection, run_id, step, WaveKind.CANARY, plan=plan, pages_of=pages_of_step(step), keys=size,
+            range_size=range_size, held=step > 1,
+        )  # fmt: skip
+    if not cut or keys > sum(cut):
+        insert_wave(
+            connection, run_id, len(cut) + 1, WaveKind.MAIN, plan=plan, pages_of=MAIN_PAGES, keys=keys - sum(cut),
+            range_size=range_size, held=bool(cut),
+        )  # fmt: skip
+
+
+def end_step(connection: Connection, run_id: int, step: int) -> bool:
+    """See `Runs.end_step`."""
+    return bool(connection.execute(_END_STEP, {"run": run_id, "step": step}).rowcount)
+
+
+def pass_step(connection: Connection, run_id: int, step: int) -> bool:
+    """See `Runs.pass_step`."""
+    if lock_open(connection, run_id) is None:
+        return False
+    return bool(connection.execute(_PASS_STEP, {"run": run_id, "step": step}).rowcount)
 
 
 def insert_ranges(

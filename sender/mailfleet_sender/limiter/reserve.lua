@@ -43,6 +43,8 @@ local SHUT, PROBE = 600000000, 10000000 -- the relay says that its quota is used
 local BUCKET, BUCKETS = 300000000, 289 -- 24 h of 5 minute buckets, and one more for mail that the relay takes late
 local LATEST = 2000000     -- a permit is used within this time, or lapses
 local ADDED = 0.3          -- of the first batch's span, that earlier ones would have filled; half would be all of it
+local FAULTS, FAULT_PERCENT = 20, 20 -- so many mails, and a larger share, refused for the sender's sake: a brake that each campaign has
+local UNBRAKED = 200       -- minimum sample of a campaign without a brake of its own: what is forgotten depends on it
 local FORGOTTEN = 10       -- minimum samples in the brake's window: then half of it is forgotten
 
 -- tostring() would round a TIME to 14 digits.
@@ -134,12 +136,14 @@ local function judge()
                   redis.call('HINCRBY', OUTCOMES, names[3], faults)}
   local bad = counts[2] + counts[3]
   local all = counts[1] + bad
-  if brake_percent and not is_braked and all >= brake_sample and bad * 100 > brake_percent * all then
+  local is_failing = brake_percent and all >= brake_sample and bad * 100 > brake_percent * all
+  local is_refused = counts[3] >= FAULTS and counts[3] * 100 > FAULT_PERCENT * all
+  if not is_braked and (is_failing or is_refused) then
     is_braked = whole(now)
     redis.call('HSET', LIMITS, 'braked:' .. campaign, is_braked)
   end
   -- The share of the last outcomes counts, not that of all: a relay that turns bad late is noticed as soon.
-  if brake_percent and not is_braked and all >= FORGOTTEN * brake_sample then
+  if not is_braked and all >= FORGOTTEN * (brake_percent and brake_sample or UNBRAKED) then
     for i = 1, 3 do redis.call('HSET', OUTCOMES, names[i], whole(math.floor(counts[i] / 2))) end
   end
 end

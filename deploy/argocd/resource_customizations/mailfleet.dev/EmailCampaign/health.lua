@@ -47,6 +47,11 @@ end
 if is("Complete") then
   hs.status = "Healthy"
   hs.message = words("Complete")
+elseif is("Suspended") and (conditions["Suspended"].reason == "BrakeApplied"
+    or conditions["Suspended"].reason == "SenderFault") then
+  -- The brake or the relay has paused it: somebody must mend the cause.
+  hs.status = "Degraded"
+  hs.message = conditions["Suspended"].reason .. ": " .. words("Suspended")
 elseif is("Suspended") then
   hs.status = "Suspended"
   hs.message = words("Suspended")
