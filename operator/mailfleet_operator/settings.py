@@ -44,6 +44,7 @@ class Settings:
         require_start_time: campaigns without startTime and startingDeadlineSeconds are not planned.
         die_at: for tests alone: moments at which the operator ends, see `boundaries`; "all" names all of them.
         died_folder: where it notes that it did.
+        metrics_port: where /metrics is served; None: it is not.
     """
 
     ledger_url: str = field(repr=False)
@@ -60,6 +61,7 @@ class Settings:
     require_start_time: bool = False
     die_at: tuple[str, ...] = ()
     died_folder: str = ""
+    metrics_port: int | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Settings:
@@ -92,6 +94,7 @@ class Settings:
             health_port=int(number(HEALTH_PORT, 8080)),
             log_level=text(LOG_LEVEL, "INFO").upper(),
             retention_months=max(1, int(number(RETENTION_MONTHS, 12))),
+            metrics_port=int(number(environment.METRICS_PORT, 1)) if variables.get(environment.METRICS_PORT) else None,
             namespaces=tuple(filter(None, (variables.get(NAMESPACES) or "").split(","))),
             shared_accounts=frozenset(filter(None, (variables.get(SHARED_ACCOUNTS) or "").split(","))),
             max_senders=max(1, int(number(MAX_SENDERS, 1))) if variables.get(MAX_SENDERS) else None,

@@ -30,6 +30,8 @@ CONFIG_MAPS = "/etc/mailfleet/config"
 """Its default, where the operator's Jobs mount them."""
 POD_NAME = "MAILFLEET_POD_NAME"
 """The reporter's name (downward API `metadata.name`)."""
+METRICS_PORT = "MAILFLEET_METRICS_PORT"
+"""Where a sender and the operator serve /metrics (Prometheus' text format); without it they do not."""
 GRACE_SECONDS = "MAILFLEET_GRACE_SECONDS"
 """The pod's terminationGracePeriodSeconds; a drain ends 5 s before it."""
 
