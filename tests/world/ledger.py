@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mailfleet_sender.contract.accounts import RunState, Totals, WaveKind
+from mailfleet_sender.contract.accounts import Failure, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
 from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.ledger import Runs
@@ -140,6 +140,13 @@ class ModelLedger:
 
     def reports(self, runs: Sequence[int]) -> list[Any]:
         return []
+
+    def failures(self, run_id: int, most: int, *, retried: bool) -> tuple[Failure, ...]:
+        count = sum(v == "failed" for v in self.runs[run_id].verdict.values())
+        return (Failure(CODE, count, "550 no such user"),)[:most] if count else ()
+
+    def frequent_failure(self, run_id: int) -> str | None:
+        return next((f.code for f in self.failures(run_id, 1, retried=False)), None)
 
     def skipped(self, run_id: int) -> dict[str, int]:
         return {"AddressInvalid": self.runs[run_id].skipped}

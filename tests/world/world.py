@@ -10,6 +10,7 @@ import pytest
 
 from mailfleet_operator import apply, observe, reconcile
 from mailfleet_operator.apply import Hands
+from mailfleet_operator.failures import Failures
 from mailfleet_operator.ledger import Ledger
 from mailfleet_operator.manifests import Image
 from mailfleet_operator.observe import Observer
@@ -85,6 +86,7 @@ class OperatorProcess:
         ledger = Ledger(None)  # type: ignore[arg-type]
         self.runs: Any = WiredRuns(world.ledger, self.wire, lambda: world.fleet.ledger_away)
         ledger.runs = self.runs
+        ledger._failures = Failures(self.runs.failures, OperatorTime.monotonic)
         observer = Observer(self.watches.watched, Asks(ledger), Asks(ledger), SETTINGS)  # type: ignore[arg-type]
         hands = Hands(ledger, world.limiter, cluster, SETTINGS)  # type: ignore[arg-type]
         self._reconciler = InlineReconciler(observer, hands, cluster, SETTINGS, None)  # type: ignore[arg-type]
