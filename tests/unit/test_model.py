@@ -30,13 +30,13 @@ from hypothesis.stateful import (
 from mailfleet_operator import actions, plan
 from mailfleet_operator.conditions import time_text
 from mailfleet_operator.errors import ClusterError
-from mailfleet_operator.plan import Step
+from mailfleet_operator.plan import Step, canary
 from mailfleet_sender.ledger import Runs
 from mailfleet_sender.limiter import LimiterAdmin
 from world.clock import BEGIN
 from world.ledger import ModelLedger
 from world.limiter import ModelLimiter
-from world.world import NAME, SPEC, World, ledger_unavailable, virtual_time
+from world.world import BRAKE, CANARY, NAME, SPEC, World, ledger_unavailable, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,10 +67,21 @@ EDITS: dict[str, dict[str, Any]] = {
     "another message": {"message": {"from": "a@example.com", "subject": "other", "text": "t"}},
     "the first message": {"message": SPEC["message"]},
     "another database": {"recipients": {"table": {"databaseSecretRef": {"name": "b", "key": "url"}, "name": "people"}}},
-    "run 2": {"runId": "2"},
-    "run 3": {"runId": "3", "cancel": False},
+    "a canary": {"canary": CANARY},
+    "a canary by hand": {"canary": {**CANARY, "approval": "Manual"}},
+    "no canary": {"canary": None},
+    "step 1 is approved": {"canary": {"approvedStep": 1}},
+    "step 2 is approved": {"canary": {"approvedStep": 2}},
+    "a brake": {"brake": BRAKE},
+    "no brake": {"brake": None},
+    "pauses of the first minute end": {"resumeTime": at(60)},
+    "pauses of the first hour end": {"resumeTime": at(3600)},
+    "run 2": {"runId": "2", "canary": {"approvedStep": None}},
+    "run 3": {"runId": "3", "canary": {"approvedStep": None}, "cancel": False},
 }
-MOODS = [["sent"], ["sent", "deferred"], ["failed", "sent", "sent"], ["deferred"], ["sent", "failed", "deferred"]]
+MOODS = [["sent"], ["sent", "deferred"], ["failed", "sent", "sent"], ["deferred"], ["sent", "failed", "deferred"],
+         ["failed"], ["sent", "sent", "refused"], ["refused"]]  # fmt: skip
+PARTS: list[dict[str, Any]] = [{}, {"canary": CANARY}, {"canary": CANARY, "brake": BRAKE}, {"brake": BRAKE}]
 WRITES = ("close", "complete", "start", "repair_wave", "retry_wave", "retry_failed", "ensure", "edit", "supersede")
 numbers = st.integers(0, 7)
 
@@ -97,10 +108,11 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
 
-    @initialize(ticks=st.integers(0, 14), moods=st.sampled_from(MOODS))
-    def so_far(self, ticks: int, moods: list[str]) -> None:
+    @initialize(ticks=st.integers(0, 14), moods=st.sampled_from(MOODS), parts=st.sampled_from(PARTS))
+    def so_far(self, ticks: int, moods: list[str], parts: dict[str, Any]) -> None:
         """How far it had come when the first thing happened."""
         self.world.fleet.moods = moods
+        self.world.edit(**parts)
         for _ in range(ticks):
             self.world.tick()
 
@@ -119,13 +131,17 @@ class Life(RuleBasedStateMachine):
         self.world.edit(suspend=suspended)
 
     @happens()
+    def do_what_the_status_asks_for(self) -> None:
+        self.world.do_as_told()
+
+    @happens()
     def delete_the_campaign(self) -> None:
         self.world.api.remove("emailcampaigns", NAME)
 
     @precondition(lambda self: self.world.campaign is None)
-    @happens(run_id=st.sampled_from(["1", "2"]))
-    def apply_it_again(self, run_id: str) -> None:
-        self.world.apply({**SPEC, "runId": run_id})
+    @happens(run_id=st.sampled_from(["1", "2"]), parts=st.sampled_from(PARTS))
+    def apply_it_again(self, run_id: str, parts: dict[str, Any]) -> None:
+        self.world.apply({**SPEC, "runId": run_id, **parts})
 
     @happens(which=numbers, how=st.sampled_from(["background", "foreground", "orphan"]))
     def delete_a_job(self, which: int, how: str) -> None:
@@ -214,7 +230,7 @@ class Life(RuleBasedStateMachine):
     def the_limiter(self, away: bool, emptied: bool) -> None:
         self.world.limiter.away = away
         if emptied:
-            self.world.limiter.told.clear()
+            self.world.limiter.empty()
 
     @happens(seconds=st.sampled_from([60, 900]))
     def the_quota_is_used_up(self, seconds: int) -> None:
@@ -360,6 +376,50 @@ class Paused(Life):
             self.world.tick()
 
 
+class Failing(Life):
+    """A canary of which all fail."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        self.world.fleet.moods = ["failed"]
+        self.world.edit(canary=CANARY)
+        for _ in range(12):
+            self.world.tick()
+
+
+class Braked(Life):
+    """The brake has closed, or is about to."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        self.world.fleet.moods = ["failed"]
+        self.world.edit(brake=BRAKE)
+        for _ in range(8):
+            self.world.tick()
+
+
+class Refused(Life):
+    """The relay refuses the sender."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        self.world.fleet.moods = ["sent", "sent", "refused"]
+        for _ in range(8):
+            self.world.tick()
+
+
+def passes_everything(o: Observation, step: Step | None) -> Step | None:
+    """A canary's bounds are not looked at."""
+    now = canary.present(o)
+    if step and now and now.ended_at and not step.actions and o.ledger and o.ledger.run and not o.held:
+        return Step((actions.PassStep(o.ledger.run.id, now.number),))
+    return step
+
+
+def never_resumes(o: Observation, step: Step | None) -> Step | None:
+    return step and replace(step, actions=())
+
+
 MUTATIONS: dict[str, Callable[[], tuple[Policy, ...]]] = {
     "no Repair wave": lambda: altered("waves", no_repair),
     "a start that is not recorded": lambda: altered("start", starts_unrecorded),
@@ -372,6 +432,11 @@ MUTATIONS: dict[str, Callable[[], tuple[Policy, ...]]] = {
     "the deferred are forgotten": lambda: without("retry"),
     "nobody completes a run": lambda: without("completion"),
     "sizes go to and fro": lambda: altered("senders", forever_new),
+    "a canary passes out of its bounds": lambda: altered("canary", passes_everything),
+    "no step of a canary passes": lambda: without("canary"),
+    "a brake that has closed is not written down": lambda: without("brake"),
+    "a refusal of the sender is not heard": lambda: without("sender_fault"),
+    "resumeTime ends no pause": lambda: altered("pause", never_resumes),
 }
 
 
@@ -381,6 +446,11 @@ MACHINES = {
     "a pause suspends no Job": Paused,
     "a pause is never taken back": Paused,
     "the limiter hears of no pause": Paused,
+    "a canary passes out of its bounds": Failing,
+    "no step of a canary passes": Failing,
+    "a brake that has closed is not written down": Braked,
+    "a refusal of the sender is not heard": Refused,
+    "resumeTime ends no pause": Braked,
 }
 """Where in a life a change shows soonest; the others show in any."""
 

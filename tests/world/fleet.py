@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mailfleet_operator import names
 from mailfleet_operator.conditions import time_text
 from mailfleet_operator.observation import PLANNER
+from mailfleet_sender.contract.accounts import ReportReason
 
 from .ledger import LEASE, MARGIN, ModelLedger, Range
 
@@ -22,6 +23,7 @@ GRACE = {PLANNER: 10.0, "sender": 60.0}
 BACKOFF = 10.0
 """Before the pod of an index that failed by itself is replaced."""
 BATCH = 3
+CAMPAIGN = "marketing/autumn"
 
 
 @dataclass(eq=False)
@@ -32,6 +34,7 @@ class Pod:
         process: lives and works; on a lost node it may go on while nobody hears of it.
         sent: what the relay answered and is not recorded.
         lease_ends: by its own clock.
+        refused: the relay has refused it as a sender.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Pod:
     claimed: list[int] = field(default_factory=list)
     sent: dict[int, str] = field(default_factory=dict)
     lease_ends: float = 0.0
+    refused: bool = False
 
     @property
     def ended(self) -> bool:
@@ -350,13 +354,16 @@ class Fleet:
             return
         if not self._owned(pod):
             return
-        if pod.sent:
+        if pod.sent or pod.refused:
             self._record(pod)
             if pod.range.state != "Open":
                 self.end(pod, 0)
+            elif pod.refused:
+                self._ledger.drain(pod.range)
+                self.end(pod, 75)
         elif pod.claimed:
             self._mail(pod)
-        elif self._limiter.permits("marketing/autumn"):
+        elif self._limiter.permits(CAMPAIGN):
             pod.claimed = self._ledger.claim(pod.range, BATCH)
             self.changes += 1
 
@@ -370,11 +377,16 @@ class Fleet:
         for key in pod.claimed:
             self._answers += 1
             answer = self.moods[self._answers % len(self.moods)]
+            if answer == "refused":
+                pod.refused = True
+                self._ledger.report(pod.run, pod.name, ReportReason.SENDER_FAULT, "530 5.7.0 log in first")
+                break
             run.attempts[key] += 1
             if answer == "deferred" and run.attempts[key] >= 4:
                 answer = "failed"  # retry.maxAgeSeconds
             self.accepted[pod.run, key] += answer == "sent"
             pod.sent[key] = answer
+            self._limiter.report(CAMPAIGN, answer)
         pod.claimed = []
         self.changes += 1
 

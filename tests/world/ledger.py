@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mailfleet_sender.contract.accounts import Failure, RunState, Totals, WaveKind
+from mailfleet_sender.contract.accounts import Failure, Report, ReportReason, RunState, Totals, WaveKind
 from mailfleet_sender.contract.campaign import OnUncertain
 from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.ledger import Runs
 from mailfleet_sender.ledger.books import Books
-from mailfleet_sender.ledger.values import Deferrals, RunRow, WaveRow
+from mailfleet_sender.ledger.values import Deferrals, RunRow, StepRow, WaveRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from mailfleet_sender.contract.accounts import EndReason
-    from mailfleet_sender.contract.campaign import Campaign
+    from mailfleet_sender.contract.accounts import EndReason, PauseReason
+    from mailfleet_sender.contract.campaign import Campaign, Canary
     from mailfleet_sender.contract.relay import Relay
 
     from .clock import Clock, Wire
@@ -33,7 +33,13 @@ CODE = "550"
 
 @dataclass(eq=False)
 class Range:
-    """As the table has it; positions are keys here."""
+    """As the table has it; positions are keys here.
+
+    Attributes:
+        step: the canary step whose recipients these are; 0: none.
+        became: what became of them at this attempt.
+        absorbed: those of them of whom that was known late.
+    """
 
     id: int
     wave: int
@@ -47,6 +53,9 @@ class Range:
     waiting: list[int] = field(default_factory=list)
     claimed: set[int] = field(default_factory=set)
     late: dict[int, str] = field(default_factory=dict)
+    step: int = 0
+    became: dict[int, str] = field(default_factory=dict)
+    absorbed: set[int] = field(default_factory=set)
 
     @property
     def undecided(self) -> list[int]:
@@ -65,6 +74,11 @@ class Run:
     verdict: dict[int, str] = field(default_factory=dict)
     deferred: dict[int, datetime] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
+    canary: Canary | None = None
+    held: set[int] = field(default_factory=set)
+    step_ended: dict[int, datetime | None] = field(default_factory=dict)
+    passed: list[tuple[int, Counter[str]]] = field(default_factory=list)
+    reports: dict[str, Report] = field(default_factory=dict)
 
     @property
     def id(self) -> int:
@@ -77,6 +91,11 @@ class Run:
     @property
     def open(self) -> list[Range]:
         return [r for r in self.ranges if r.state == "Open"]
+
+    def figures(self, step: int, *, late: bool = True) -> Counter[str]:
+        """What became of a canary step's recipients at their first attempt; without what was known late."""
+        mine = [r for r in self.ranges if r.step == step]
+        return Counter(v for r in mine for k, v in r.became.items() if late or k not in r.absorbed)
 
     def totals(self) -> Totals:
         """Remaining is counted from ranges, all else from verdicts: the sum is no tautology."""
@@ -117,7 +136,16 @@ class ModelLedger:
         at_work = [r for r in mine if r.state == "Open"]
         active = sum(self._leased(r) for r in at_work)
         return WaveRow(run.id, number, kind, ranges, planned, self._clock.now, len(mine) - len(at_work), len(at_work),
-                       active, sum(len(r.waiting) for r in at_work))  # fmt: skip
+                       active, sum(len(r.waiting) for r in at_work), number in run.held)  # fmt: skip
+
+    def steps(self, runs: Sequence[int]) -> dict[int, list[StepRow]]:
+        return {i: [self._step(self.runs[i], n) for n in self.runs[i].step_ended] for i in runs if self.runs[i].held}
+
+    def _step(self, run: Run, number: int) -> StepRow:
+        at_work = sum(r.step == number for r in run.open)
+        counts = run.figures(number)
+        return StepRow(run.id, number, number in run.held, run.step_ended[number], run.waves[number][2], at_work,
+                       counts["sent"], counts["failed"], counts["uncertain"], counts["deferred"])  # fmt: skip
 
     def deferrals(self, runs: Sequence[int]) -> dict[int, Deferrals]:
         found = {}
@@ -138,8 +166,8 @@ class ModelLedger:
         counts = {i: sum(len(r.late) for r in self.runs[i].ranges if r.state != "Open") for i in runs}
         return {i: n for i, n in counts.items() if n}
 
-    def reports(self, runs: Sequence[int]) -> list[Any]:
-        return []
+    def reports(self, runs: Sequence[int]) -> list[Report]:
+        return [report for i in runs for report in self.runs[i].reports.values()]
 
     def failures(self, run_id: int, most: int, *, retried: bool) -> tuple[Failure, ...]:
         count = sum(v == "failed" for v in self.runs[run_id].verdict.values())
@@ -160,8 +188,8 @@ class ModelLedger:
                 "definition_hash": campaign.definition_hash(), "on_uncertain": OnUncertain.SKIP,
                 "state": RunState.PLANNING, "plan_wanted": 1, "plan_id": None, "key_type": None,
                 "created_at": self._clock.now, "started_at": None, "ended_at": None, "retry_generation": 0,
-                "end_reason": None,
-            })  # fmt: skip
+                "end_reason": None, "paused_at": None, "pause_reason": None, "pause_message": None, "resumed_at": None,
+            }, canary=campaign.canary)  # fmt: skip
             self.changes += 1
         return next(r for r in self.find(namespace, name) if r.run_id == run_id)
 
@@ -175,7 +203,7 @@ class ModelLedger:
             "plan_id": None,
             "state": RunState.PLANNING,
         }
-        run.audience, run.skipped = (), 0
+        run.audience, run.skipped, run.canary = (), 0, campaign.canary
         self.changes += 1
         return True
 
@@ -188,17 +216,61 @@ class ModelLedger:
         if run.state is not RunState.PLANNED or run.row["plan_id"] != run.row["plan_wanted"] or not same:
             return same and run.row["started_at"] is not None
         run.row |= {"state": RunState.OPEN, "started_at": self._clock.now}
-        self._insert_wave(run, WaveKind.MAIN, {None: list(run.audience)}, range_size)
+        left = list(run.audience)
+        for step, size in enumerate(run.canary.sizes(len(left)) if run.canary else (), 1):
+            share, left = left[:size], left[size:]
+            self._insert_wave(run, WaveKind.CANARY, {None: share}, range_size, step=step)
+            run.step_ended[step] = None
+        if left or not run.waves:
+            self._insert_wave(run, WaveKind.MAIN, {None: left}, range_size)
+        run.held = set(run.waves) - {1}
         self.changes += 1
         return True
 
-    def _insert_wave(self, run: Run, kind: WaveKind, keys: dict[str | None, list[int]], range_size: int) -> int:
+    # --- canary steps and pauses -------------------------------------------------------------------------
+    def end_step(self, run_id: int, step: int) -> bool:
+        run = self.runs[run_id]
+        if step in run.held or run.step_ended[step] or any(r.step == step for r in run.open):
+            return False
+        run.step_ended[step] = self._clock.now
+        self.changes += 1
+        return True
+
+    def pass_step(self, run_id: int, step: int) -> bool:
+        run = self.runs[run_id]
+        if run.state is not RunState.OPEN or step + 1 not in run.held or not run.step_ended[step]:
+            return False
+        run.held.remove(step + 1)
+        run.passed.append((step, run.figures(step, late=False)))
+        self.changes += 1
+        return True
+
+    def pause(self, run_id: int, reason: PauseReason, message: str, at: datetime) -> bool:
+        run = self.runs[run_id]
+        if run.state is not RunState.OPEN or run.row["pause_reason"]:
+            return False
+        run.row |= {"paused_at": at, "pause_reason": str(reason), "pause_message": message}
+        self.changes += 1
+        return True
+
+    def resume(self, run_id: int, until: datetime) -> bool:
+        run = self.runs[run_id]
+        if not run.row["pause_reason"] or run.row["paused_at"] > until:
+            return False
+        run.row |= {"pause_reason": None, "pause_message": None, "resumed_at": self._clock.now}
+        self.changes += 1
+        return True
+
+    @staticmethod
+    def _insert_wave(
+        run: Run, kind: WaveKind, keys: dict[str | None, list[int]], range_size: int, step: int = 0
+    ) -> int:
         number = len(run.waves) + 1
         made = 0
         for verdict, some in keys.items():
             for start in range(0, len(some), max(1, range_size)):
                 part = some[start : start + range_size]
-                run.ranges.append(Range(len(run.ranges), number, made, part, verdict, waiting=list(part)))
+                run.ranges.append(Range(len(run.ranges), number, made, part, verdict, waiting=list(part), step=step))
                 made += 1
         run.waves[number] = (kind, made, sum(map(len, keys.values())))
         return number
@@ -341,7 +413,7 @@ class ModelLedger:
         r.epoch += 1
         r.owner, r.lease_until = owner, (self._clock.seconds + LEASE if owner else None)
         for key in sorted(r.claimed):
-            run.verdict[key] = "uncertain"
+            run.verdict[key] = r.became[key] = "uncertain"
         r.claimed.clear()
         self._absorb(run, r)
         self._finish(r)
@@ -351,6 +423,8 @@ class ModelLedger:
     def _absorb(self, run: Run, r: Range) -> int:
         hits = {k: v for k, v in r.late.items() if run.verdict.get(k) == "uncertain"}
         run.verdict |= hits
+        r.became |= hits
+        r.absorbed |= set(hits)
         r.late.clear()
         self.changes += 1
         return len(hits)
@@ -372,10 +446,13 @@ class ModelLedger:
         run = self.runs[run_id]
         for key, outcome in outcomes.items():
             r.claimed.remove(key)
-            run.verdict[key] = outcome
+            run.verdict[key] = r.became[key] = outcome
             if outcome == "deferred":
                 run.deferred[key] = self._clock.now + timedelta(seconds=retry_seconds)
         self._finish(r)
+
+    def report(self, run_id: int, reporter: str, reason: ReportReason, message: str) -> None:
+        self.runs[run_id].reports[reporter] = Report(run_id, reporter, reason, message, self._clock.now)
 
     def drain(self, r: Range) -> None:
         """Give back what was claimed and not sent, and the lease."""

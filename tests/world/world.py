@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,14 +17,14 @@ from mailfleet_operator.manifests import Image
 from mailfleet_operator.observe import Observer
 from mailfleet_operator.reconcile import CAMPAIGN, Key, Reconciler
 from mailfleet_operator.settings import Settings
-from mailfleet_sender.contract.accounts import RunState, Totals
+from mailfleet_sender.contract.accounts import ReportReason, RunState, Totals
 from mailfleet_sender.contract.campaign import Campaign
 from mailfleet_sender.errors import LedgerUnavailable
 
-from .api import NAMESPACE, ApiServer, Body, ModelCluster, Watches
+from .api import NAMESPACE, ApiServer, Body, ModelCluster, Watches, merged
 from .clock import Clock, OperatorDiedError, OperatorTime, Wire
 from .fleet import Fleet
-from .ledger import ModelLedger, WiredRuns
+from .ledger import ModelLedger, Run, WiredRuns
 from .limiter import ModelLimiter
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ SPEC: Body = {
     "rangeSize": 4,
     "senders": {"maxReplicas": 3},
 }
+
+
+CANARY: Body = {
+    "steps": [{"recipients": 3}, {"percent": 40}],
+    "maxFailedPercent": 30,
+    "maxDeferredPercent": 50,
+    "pauseSeconds": 20,
+}
+BRAKE: Body = {"maxFailedPercent": 40, "minimumSample": 3}
 
 
 class InlineReconciler(Reconciler):
@@ -122,6 +132,8 @@ class World:
         relay = {"host": "smtp.example.com", "limits": {"rate": "1000/s"}}
         self.api.put("emailrelays", {"metadata": {"name": "ses", "namespace": NAMESPACE}, "spec": relay})
         self.hashes: dict[str, Body] = {}
+        self.approved: Counter[str] = Counter()
+        """The highest canary step that was ever approved, by runId."""
         self.applied_at = self.clock.now
         self.apply(SPEC)
         self.operators: list[OperatorProcess | None] = [None]
@@ -134,8 +146,8 @@ class World:
 
     def apply(self, spec: Body) -> bool:
         """As kubectl apply; False: the API server refuses it, by the rules of the CRD."""
-        self.hashes.setdefault(Campaign.model_validate(spec).definition_hash(), spec)
         if (old := self.campaign) is None:
+            self._meant(spec)
             self.applied_at = self.clock.now
             meta = {"name": NAME, "namespace": NAMESPACE, "generation": 1}
             self.api.put("emailcampaigns", {"metadata": meta, "spec": spec})
@@ -144,14 +156,28 @@ class World:
             return True
         if not self._allowed(old, spec):
             return False
+        self._meant(spec)
         meta = {**old["metadata"], "generation": old["metadata"]["generation"] + 1}
         self.api.put("emailcampaigns", {**old, "metadata": meta, "spec": spec})
         return True
+
+    def _meant(self, spec: Body) -> None:
+        self.hashes.setdefault(Campaign.model_validate(spec).definition_hash(), spec)
+        approved = (spec.get("canary") or {}).get("approvedStep", 0)
+        self.approved[spec["runId"]] = max(approved, self.approved[spec["runId"]])
 
     @staticmethod
     def _allowed(old: Body, spec: Body) -> bool:
         before, status = old["spec"], old.get("status") or {}
         same_run = before["runId"] == spec["runId"]
+        canary, canary_before = spec.get("canary") or {}, before.get("canary") or {}
+        approved = canary.get("approvedStep", 0)
+        if approved > len(canary.get("steps", ())) or (approved and not same_run):
+            return False
+        if "approvedStep" in canary and approved < canary_before.get("approvedStep", 0):
+            return False
+        if spec.get("resumeTime", "9") < before.get("resumeTime", ""):
+            return False
         if before.get("cancel") and not spec.get("cancel") and same_run:
             return False
         begun = bool(status.get("startTime")) and status.get("runId", before["runId"]) == before["runId"]
@@ -160,12 +186,16 @@ class World:
         ended = any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in status.get("conditions", ()))
         if not same_run:
             return ended
+        if {**canary, "approvedStep": 0} != {**canary_before, "approvedStep": 0}:
+            return False
         return all(before.get(f) == spec.get(f) for f in ("recipients", "message", "relayRef", "rangeSize"))
 
     def edit(self, **changes: Any) -> bool:
-        """Change fields of the spec; None takes one out."""
+        """Change fields of the spec; None takes one out. A canary's fields are merged, as kubectl patch does."""
         if (body := self.campaign) is None:
             return False
+        if changes.get("canary"):
+            changes["canary"] = merged(body["spec"].get("canary"), changes["canary"]) or None
         return self.apply({k: v for k, v in {**body["spec"], **changes}.items() if v is not None})
 
     # --- time -----------------------------------------------------------------------------------------------
@@ -191,7 +221,7 @@ class World:
     @property
     def changes(self) -> int:
         """Of what the operator can change."""
-        return self.api.changes + self.ledger.changes
+        return self.api.changes + self.ledger.changes + self.limiter.changes
 
     def converge(self, rounds: int = 12) -> None:
         """Nobody else moves and no time passes: the operator must come to rest. Two operators do nothing more either,
@@ -236,18 +266,32 @@ class World:
         self.clock.offset = 0.0
         self.limiter.exhausted_until = None
         self.fleet.planners_fail = 0
-        if self.fleet.moods == ["deferred"]:
+        if "refused" in self.fleet.moods or self.fleet.moods == ["deferred"]:
             self.fleet.moods = ["sent", "deferred"]
         if self.campaign is None:
             self.apply(SPEC)
         self.edit(suspend=None)
         run = next((r for r in self.ledger.runs.values() if r.row["run_id"] == self._run_id), None)
-        if run:
-            self.edit(message=self.hashes[run.row["definition_hash"]]["message"])
+        if run and self.campaign:
+            spec, meant = self.campaign["spec"], self.hashes[run.row["definition_hash"]]
+            if Campaign.model_validate(spec).definition_hash() != run.row["definition_hash"]:
+                as_meant = {k: meant.get(k) for k in ("message", "canary")}
+                self.apply({k: v for k, v in {**spec, **as_meant}.items() if v is not None})
 
-    def _do_as_told(self) -> None:
-        """A person deletes pods that belong to no Job when the status asks for it."""
+    def do_as_told(self) -> None:
+        """A person does what the status asks for: approves a canary step, mends the cause of a pause and says so,
+        deletes pods that belong to no Job."""
         conditions = ((self.campaign or {}).get("status") or {}).get("conditions", ())
+        for condition in conditions:
+            if condition["reason"] == "WaitingForApproval" and (body := self.campaign):
+                step = re.search(r"approvedStep to (\d+)", condition["message"])
+                assert step, condition
+                if "canary" in body["spec"]:
+                    self.edit(canary={"approvedStep": int(step[1])})
+            elif condition["reason"] in {"BrakeApplied", "SenderFault"} and condition["status"] == "True":
+                at = re.search(r"resumeTime to (\S+)", condition["message"])
+                assert at, condition
+                self.edit(resumeTime=at[1])
         if any(c["reason"] == "PodsOrphaned" and c["status"] == "True" for c in conditions):
             jobs = {b["metadata"]["uid"] for b in self.api.objects["jobs"].values()}
             for pod in list(self.fleet.pods.values()):
@@ -268,7 +312,7 @@ class World:
         for _ in range(rounds):
             before = self.changes, self.fleet.changes
             self.tick(pause, steps=3)
-            self._do_as_told()
+            self.do_as_told()
             self.check()
             if self.ended():
                 return
@@ -318,7 +362,17 @@ class World:
             told = (body.get("status") or {}).get("startTime")
             fixed = told or under_way[0].row["started_at"] < self.applied_at
             assert fixed, f"it is under way, and the API server takes another message; {self.explain()}"
+        self._check_canaries()
         self._check_status()
+
+    def _check_canaries(self) -> None:
+        for run in self.ledger.runs.values():
+            touched = [r for r in run.ranges if r.wave in run.held and r.epoch]
+            assert not touched, f"a wave that waits for a canary step is at work: {touched}; {self.explain()}"
+            for step, became in run.passed:
+                over = became["failed"] * 100 > CANARY["maxFailedPercent"] * became.total()
+                approved = step <= self.approved[run.row["run_id"]]
+                assert approved or not over, f"step {step} passed with {became}, and nobody approved; {self.explain()}"
 
     def _check_status(self) -> None:
         status = (self.campaign or {}).get("status") or {}
@@ -338,7 +392,8 @@ class World:
         run = next((r for r in self.ledger.runs.values() if body and r.row["run_id"] == body["spec"]["runId"]), None)
         if body is None or run is None or run.state is not RunState.OPEN:
             return
-        if body["spec"].get("suspend") or body["spec"].get("cancel"):
+        self._check_paused(run, body)
+        if body["spec"].get("suspend") or body["spec"].get("cancel") or run.row["pause_reason"]:
             at_work = [
                 name
                 for name, job in self.api.objects["jobs"].items()
@@ -350,6 +405,16 @@ class World:
             ]
             assert not at_work, f"paused, yet at work: {at_work}; {self.explain()}"
             assert self.limiter.told.get(WHO, {}).get("paused"), f"the limiter was not told; {self.explain()}"
+
+    def _check_paused(self, run: Run, body: Body) -> None:
+        """What the relay or the brake has said is written down: or something that comes first is in the way."""
+        since, spec = run.row["resumed_at"] or run.row["started_at"], body["spec"]
+        refused = any(r.reason is ReportReason.SENDER_FAULT and r.at > since for r in run.reports.values())
+        same = Campaign.model_validate(spec).definition_hash() == run.row["definition_hash"]
+        ends = spec.get("cancel") or (spec.get("schedule") or {}).get("endTime")
+        older = any(r.row["ended_at"] is None for r in self.ledger.runs.values() if r is not run)
+        if (refused or WHO in self.limiter.braked) and (run.open or run.deferred) and same and not ends and not older:
+            assert run.row["pause_reason"], f"refused or braked, and it is no pause; {self.explain()}"
 
     def explain(self) -> str:
         """For a failure's report."""
