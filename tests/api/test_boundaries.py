@@ -5,16 +5,21 @@ One namespace, one hand that plays kubelet and senders, and a campaign that need
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
+import redis.asyncio
 
 import custom_resources
 from mailfleet_operator.boundaries import NAMES
 from mailfleet_sender.contract.accounts import OutcomeKind
 from mailfleet_sender.ledger import OwnedRange, Positions
+from mailfleet_sender.limiter import Limiter, LimiterAdmin
+from mailfleet_sender.limiter.keys import Keys
 from operator_hand import MANY_LIVES, Hand, OperatorProcess, environment
 from services import wait_for
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kube import ControlPlane
+    from mailfleet_sender.limiter import CampaignUse
     from services import RedisServer
 
 Manifest = dict[str, Any]
@@ -188,7 +194,52 @@ def to_the_end_of_the_main_wave(hand: Hand) -> None:
     hand.wait_for_reason("autumn", "Complete", "Complete", seconds=60)
 
 
-def test_it_ends_right_wherever_the_operator_ends(hand: Hand, died: Path, operator: OperatorProcess) -> None:
+def in_limiter(hand: Hand, url: str) -> CampaignUse | None:
+    """What the limiter knows of the campaign."""
+    with redis.Redis.from_url(url) as client:
+        return LimiterAdmin(client).state(f"{hand.namespace}/ses").campaigns.get(f"{hand.namespace}/autumn")
+
+
+def all_fail(hand: Hand, url: str) -> None:
+    """The senders tell the limiter so."""
+
+    async def nothing() -> None:
+        """The operator has written the limits."""
+
+    async def leave() -> None:
+        async with redis.asyncio.Redis.from_url(url) as client:
+            where = {"account": f"{hand.namespace}/ses", "campaign": f"{hand.namespace}/autumn"}
+            limiter = Limiter(client, **where, pod="a-sender", seed=nothing)
+            limiter.report.failed = 60
+            await limiter.leave()
+
+    asyncio.run(leave())
+
+
+def through_a_canary_and_a_pause(hand: Hand, url: str) -> None:
+    """A step ends and passes; the brake closes and a person says that it is mended. Then Redis comes back with a brake
+    that closed before: it is of a pause that is over."""
+    a_job(hand, 1, "4")
+    hand.send(send_jobs(hand, 1, "4")[0], 0)
+    main = a_job(hand, 2, "4")
+    wait_for("the limiter knows the brake", lambda: (use := in_limiter(hand, url)) and use.brake, interval=0.2)
+    all_fail(hand, url)
+    message = hand.wait_for_reason("autumn", "Suspended", "BrakeApplied", seconds=60)["message"]
+    closed = in_limiter(hand, url)
+    assert closed
+    assert closed.braked_since
+    hand.patch("autumn", {"resumeTime": message.split("spec.resumeTime to ")[1].split(" ", maxsplit=1)[0]})
+    hand.wait_for_reason("autumn", "Suspended", "NotSuspended", seconds=60)
+    with redis.Redis.from_url(url) as client:
+        since = int(closed.braked_since.timestamp() * 1e6)
+        client.hset(Keys(f"{hand.namespace}/ses").limits, f"braked:{hand.namespace}/autumn", since)
+    wait_for("it is opened", lambda: (use := in_limiter(hand, url)) and not use.braked_since, seconds=60, interval=0.2)
+    for index in range(main["spec"]["completions"]):
+        hand.send(main, index)
+    hand.wait_for_reason("autumn", "Complete", "Complete", seconds=60)
+
+
+def test_it_ends_right_wherever_the_operator_ends(hand: Hand, died: Path, redis_server: RedisServer) -> None:
     to_the_plan(hand)
     to_the_end_of_the_main_wave(hand)
     late_outcomes(hand)
@@ -208,11 +259,23 @@ def test_it_ends_right_wherever_the_operator_ends(hand: Hand, died: Path, operat
     hand.patch("autumn", {"cancel": True})
     hand.wait_for_reason("autumn", "Failed", "Cancelled", seconds=60)
 
+    brake = {"maxFailedPercent": 10, "minimumSample": 50}
+    canary = {"steps": [{"recipients": 100}], "pauseSeconds": 0}
+    hand.patch("autumn", {"cancel": None, "runId": "4", "canary": canary, "brake": brake})
+    assert hand.plan() == 0
+    through_a_canary_and_a_pause(hand, redis_server.url)
+
     with hand.engine.connect() as connection:
         query = "SELECT run_id, state, sent, cancelled FROM run WHERE namespace = %s ORDER BY id"
         rows = [tuple(r) for r in connection.exec_driver_sql(query, (hand.namespace,)).all()]
-    assert rows == [("1", "Complete", 2000, 0), ("2", "Superseded", 0, 2000), ("3", "Cancelled", 0, 2000)]
+    assert rows == [("1", "Complete", 2000, 0), ("2", "Superseded", 0, 2000), ("3", "Cancelled", 0, 2000),
+                    ("4", "Complete", 2000, 0)]  # fmt: skip
 
+    # A relay's Jobs are made beside the campaign's: the operator may have ended for a campaign just after it made one.
+    hello = json.dumps({"spec": {"helloName": "mail.example.com"}})
+    hand.kubectl("patch", "emailrelay", "ses", "--type=merge", "-p", hello)
+    made = died / "after:CreatePreflightJob"
+    wait_for("it tries the changed relay", made.exists, seconds=60, interval=0.2)
     wait_for("it forgets the campaign", (died / "after:ForgetInLimiter").exists, seconds=60, interval=0.2)
     hit = {file.name for file in died.iterdir()}
     print(f"the operator ended at {len(hit)} of {len(NAMES)} boundaries; not at {sorted(set(NAMES) - hit)}")

@@ -34,6 +34,7 @@ class ModelLimiter:
         self.outcomes: dict[str, Counter[str]] = {}
         self.braked: dict[str, datetime] = {}
         self.changes = 0
+        self.emptied_at = -100.0
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the model's limiter knows no {name}: teach it what LimiterAdmin.{name} does")
@@ -78,6 +79,7 @@ class ModelLimiter:
 
     def empty(self) -> None:
         """As FLUSHALL."""
+        self.emptied_at = self._clock.seconds
         self.told.clear()
         self.outcomes.clear()
         self.braked.clear()
