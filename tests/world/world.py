@@ -407,7 +407,8 @@ class World:
             assert not at_work, f"paused, yet at work: {at_work}; {self.explain()}"
             told = self.limiter.told.get(WHO, {}).get("paused")
             again = self.clock.seconds - self.limiter.emptied_at > apply.TELL_AGAIN_SECONDS
-            assert told or not again, f"the limiter was not told; {self.explain()}"
+            reused = Campaign.model_validate(body["spec"]).definition_hash() != run.row["definition_hash"]
+            assert told or not again or reused, f"the limiter was not told; {self.explain()}"
 
     def _check_paused(self, run: Run, body: Body) -> None:
         """What the relay or the brake has said is written down: or something that comes first is in the way."""
