@@ -35,8 +35,8 @@ WHOLE_SECONDS = 3600.0
 """How long all of it may take."""
 REDIRECTS = 5
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
-_HELD_BACK = frozenset({ipaddress.ip_address("168.63.129.16")})
-"""Public by its number, but inside of a cloud: what Azure tells its machines about themselves."""
+_HELD_BACK = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
+"""Public by their numbers, but inside of a cloud: what Azure and Oracle tell their machines about themselves."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _WHAT = "recipients.csv.url"
 
@@ -101,10 +101,10 @@ def fetched(url: CsvUrl, allowed: Sequence[Network]) -> Iterator[Fetched]:
 
 def forbidden(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether it must not be connected to: anything but the public internet and the networks allowed."""
-    meant = [address, *_within(address)]
-    if any(one in network for one in meant[-1:] for network in allowed):
+    meant = _meant(address)
+    if _in_any(meant, allowed):
         return False
-    return any(not one.is_global or one.is_multicast or one.is_reserved or one in _HELD_BACK for one in meant)
+    return not meant.is_global or meant.is_multicast or meant.is_reserved or _in_any(meant, _HELD_BACK)
 
 
 def unavailable(what: str) -> PlanError:
@@ -117,13 +117,17 @@ def refused(what: str) -> PlanError:
     return PlanError(ReportReason.SOURCE_REFUSED, f"{_WHAT}: {what}")
 
 
-def _within(address: Address) -> list[Address]:
-    """The IPv4 address that an IPv6 one stands for, if it does (mapped, 6to4, NAT64)."""
+def _meant(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, if it does (mapped, 6to4, NAT64); else itself."""
     if isinstance(address, ipaddress.IPv4Address):
-        return []
+        return address
     if address in _NAT64:
-        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
-    return [one for one in (address.ipv4_mapped, address.sixtofour) if one is not None]
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _in_any(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _follow(href: str, allowed: Sequence[Network]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, str]:
@@ -149,7 +153,10 @@ def _target(href: str, response: http.client.HTTPResponse) -> str | None:
     location = response.headers.get("Location")
     if response.status not in _REDIRECTING or not location:
         return None
-    target = urljoin(href, location)
+    try:
+        target = urljoin(href, location)
+    except ValueError:
+        raise refused("a redirect leads to what is no URL") from None
     if href.lower().startswith("https:") and not target.lower().startswith("https:"):
         raise refused("a redirect leads from https to another scheme")
     return target
@@ -222,7 +229,7 @@ def _reach(host: str, port: int, allowed: Sequence[Network], *, plain: bool) -> 
 def _may(text: str, allowed: Sequence[Network], *, plain: bool) -> bool:
     address = ipaddress.ip_address(text.partition("%")[0])
     if plain:  # without TLS only where the installation says that the network is its own
-        return any(one in network for one in (address, *_within(address)) for network in allowed)
+        return _in_any(_meant(address), allowed)
     return not forbidden(address, allowed)
 
 
