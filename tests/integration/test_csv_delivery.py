@@ -73,3 +73,14 @@ def test_what_is_previewed_is_the_row_of_that_line(fleet: Fleet) -> None:
     missing = preview("3")
     assert missing.returncode == 78
     assert "keys are numbers of lines of the file" in missing.stderr
+
+
+def test_a_field_is_text_and_becomes_a_number_where_the_template_says_so(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "vip/people.csv").write_text("email,price\na@example.net,1234.5\nb@example.net,\n")
+    text = "{{ price | default('0') | float | currency('EUR', 'de') }}"
+    fleet.definition = campaign(recipients=SOURCE, message={"from": "a@example.com", "subject": "s", "text": text})
+    fleet.start()
+    fleet.work(1)
+    mails = {recipient: body.decode() for recipient, body in fleet.sink.messages()}
+    assert "1.234,50" in mails["a@example.net"]
+    assert "0,00" in mails["b@example.net"]
