@@ -284,6 +284,20 @@ def test_erased_by_address_before_a_mail_was_sent(desk: Desk) -> None:
     assert erase(desk.ledger, [hashed], ["Bob@Example.com"]) == 0
 
 
+def test_erased_by_an_outcome_whatever_its_key_looks_like(desk: Desk) -> None:
+    desk.write("id,email,first_name\nk-1,ann@example.com,Ann\n7,bob@example.com,Bob\n")
+    assert desk.plan(desk.campaign(keyColumn="id")) is Exit.DONE
+    hasher = AddressHasher(load_address_key(desk.ledger))
+    found = hasher("old@example.com")
+    assert found
+    desk.sql(
+        "INSERT INTO delivery (run, range, pos, key, attempt, outcome, address_hash) "
+        f"VALUES ({desk.run}, 1, 0, 'k-1', 1, 'sent', '\\x{found.hex()}')"
+    )
+    assert erase(desk.ledger, [found], ["old@example.com"]) == 1
+    assert desk.sql("SELECT key FROM csv_row") == [("7",)]
+
+
 def test_a_line_of_another_load_is_another_person(desk: Desk) -> None:
     """A newer file is being loaded: erasing whom a line of the older means must not touch that line of the newer."""
     desk.write(PEOPLE)

@@ -30,7 +30,7 @@ _ERASE = tuple(
         "UPDATE late_outcome l SET key = NULL, address_hash = NULL FROM range r WHERE r.id = l.range AND r.run = :run AND l.key = :key",
         "UPDATE page p SET keys = array_replace(keys, CAST(:key AS text), NULL) FROM run u WHERE u.id = :run AND p.run = u.id AND CAST(:key AS text) = ANY(p.keys) AND (p.plan = u.plan_id OR NOT EXISTS (SELECT 1 FROM csv_load l WHERE l.run = u.id))",
         "DELETE FROM csv_row c USING run u WHERE u.id = :run AND c.run = u.id AND c.plan = u.plan_id AND c.key = :key",
-        "DELETE FROM csv_row c USING run u WHERE u.id = :run AND c.run = u.id AND c.plan = u.plan_id AND c.key IS NULL AND c.line = CASE WHEN :key ~ '^[0-9]{1,18}$' THEN CAST(:key AS bigint) END",
+        "DELETE FROM csv_row c USING run u WHERE u.id = :run AND c.run = u.id AND c.plan = u.plan_id AND c.key IS NULL AND c.line = CAST(:line AS bigint)",
     )
 )
 # Addresses lie in the rows of files, mailed or not. All rows are looked through: few erase, and seldom.
@@ -42,6 +42,8 @@ WITH gone AS (
     RETURNING c.run, c.plan, coalesce(c.key, c.line::text) AS key)
 SELECT g.run, g.key, g.plan IS NOT DISTINCT FROM u.plan_id AS published FROM gone g JOIN run u ON u.id = g.run
 """)
+LINE_DIGITS = 18
+"""A key that is longer is no line's number."""
 SECONDS = 600.0
 """How long the rows of files may be looked through."""
 
@@ -66,6 +68,7 @@ def erase(engine: Engine, hashes: Sequence[bytes], addresses: Sequence[str] = ()
         in_files = connection.execute(_IN_FILES, {"addresses": plain}).all()
         people |= {(p.run, p.key) for p in in_files if p.published}
         for run, key in sorted(people):
+            line = int(key) if key.isascii() and key.isdigit() and len(key) <= LINE_DIGITS else None
             for statement in _ERASE:
-                connection.execute(statement, {"run": run, "key": key})
+                connection.execute(statement, {"run": run, "key": key, "line": line})
     return len(people) + sum(not p.published for p in in_files)
