@@ -164,6 +164,11 @@ faults-guards: venv ## each guard of the protocol cut out of a copy: something m
 reliability: venv ## write docs/reliability.md from the results of the two above
 	$(FAULTS).page
 
+.PHONY: reference
+reference: venv ## write the pages of docs/reference that are made from the code
+	PYTHONPATH=tests $(PY) -B -m reference.metrics
+	PYTHONPATH=tests $(PY) -B -m reference.describe
+
 .PHONY: memory
 memory: venv ## peak memory of a sender for 10,000 and for 1,000,000 recipients (4 minutes)
 	@deploy/debian-packages.sh tests

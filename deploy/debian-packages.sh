@@ -10,8 +10,9 @@ declare -A group=(
   [cluster]="containerd:containerd runc:runc buildah:buildah debootstrap:debootstrap debian-archive-keyring
     containernetworking-plugins iptables conntrack:conntrack iproute2 procps openssl"
 )
-# Exim's libraries are above, for Postfix is the machine's mail transport agent; of sasl2-bin one program is wanted, no service.
-declare -A unpacked=([tests]="exim4-daemon-light sasl2-bin")
+# Exim's libraries are above, for Postfix is the machine's mail transport agent; of sasl2-bin and prometheus one
+# program each is wanted (saslauthd, promtool), no service.
+declare -A unpacked=([tests]="exim4-daemon-light sasl2-bin prometheus")
 home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6) # under sudo: of who asks, as the tests will
 cache=${MAILFLEET_CACHE:-$home/.cache/mailfleet}/debian
 missing=() absent=()

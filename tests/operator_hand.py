@@ -42,7 +42,7 @@ class OperatorProcess:
 
     def __init__(self, plane: ControlPlane, folder: Path, *, ledger_url: str, redis_url: str, **variables: str) -> None:
         self.log = folder / "operator.log"
-        self.port = free_port()
+        self.port, self.metrics_port = free_port(), free_port()
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -53,6 +53,7 @@ class OperatorProcess:
             "MAILFLEET_TICK_SECONDS": "0.5",
             "MAILFLEET_STATUS_SECONDS": "1",
             "MAILFLEET_HEALTH_PORT": str(self.port),
+            "MAILFLEET_METRICS_PORT": str(self.metrics_port),
             **variables,
         }
         self.process: subprocess.Popen[bytes] | None = None

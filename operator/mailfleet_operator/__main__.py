@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import kopf
 import structlog
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
+from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.errors import SettingsError as LedgerSettingsError
+from mailfleet_sender.exposition import serve
 from mailfleet_sender.limiter import LimiterAdmin, open_limiter_admin
 
 from . import handlers
@@ -23,6 +27,7 @@ from .cluster import Cluster
 from .errors import SettingsError
 from .housekeeping import keep_house
 from .ledger import Ledger, RelayFacts, RelayKey, RunKey
+from .metrics import OperatorMetrics
 from .observe import Observer, Watched
 from .queue import WorkQueue
 from .reconcile import CAMPAIGN, NAMESPACE, RELAY, Key, Reconciler
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
 WORKERS = 8
 LEDGER_CONNECTIONS = 4
+LEDGER_SECONDS = 10.0
+"""How often the ledger is asked whether it is there."""
 SLOW_SECONDS = 60.0
 """How often campaigns that are over, and relays, are looked at again."""
 HEALTHY_SECONDS = 60.0
@@ -51,6 +58,8 @@ class Operator:
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="hand")
         self._registry = kopf.get_default_registry()
         self._ticked_at = time.monotonic()
+        self._metrics_registry = CollectorRegistry()
+        self._metrics = OperatorMetrics(self._metrics_registry)
         self._ledger = Ledger.connect(settings.ledger_url, connections=LEDGER_CONNECTIONS)
         self._cluster = Cluster.connect(WORKERS)
         limiter = LimiterAdmin(open_limiter_admin(settings.redis_url))
@@ -59,6 +68,7 @@ class Operator:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, which kopf takes."""
         handlers.index(self._registry, self._settings.shared_accounts)
+        serve(self._metrics_registry, self._settings.metrics_port)
         options = kopf.OperatorSettings()
         handlers.configure(options)
         started = asyncio.Event()
@@ -98,8 +108,11 @@ class Operator:
     def _prepare(self, watched: Watched) -> None:
         self._observer = Observer(watched, Batched(self._fetch), Batched(self._fetch_relays), self._settings)
         self._reconciler = Reconciler(self._observer, self._hands, self._cluster, self._settings, self._executor)
-        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler.look, workers=WORKERS)
+        self._queue: WorkQueue[Key] = WorkQueue(self._metrics.timed(self._reconciler.look), workers=WORKERS)
         self._reconciler.again = self._add_later
+        self._metrics.queue.set_function(lambda: self._queue.depth)
+        memories = self._observer.memories
+        self._metrics.campaigns = lambda: {name: m.shown for name, m in list(memories.items()) if m.shown}
 
     async def _fetch(self, keys: Sequence[RunKey]) -> Mapping[RunKey, LedgerView]:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.read, keys)
@@ -118,7 +131,19 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._queue.run())
             group.create_task(self._tick())
+            group.create_task(self._watch_ledger())
             group.create_task(keep_house(self._ledger, self._settings.retention_months, self._executor))
+
+    async def _watch_ledger(self) -> None:
+        """Also where no campaign asks it: whether it answers."""
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.ping)
+            except (LedgerUnavailable, SQLAlchemyError):  # such as a schema or a role that is not right yet
+                self._metrics.ledger_answers(up=False)
+            else:
+                self._metrics.ledger_answers(up=True)
+            await asyncio.sleep(LEDGER_SECONDS)
 
     async def _tick(self) -> None:
         """Put what is under way onto the queue, again and again; what is over, once a minute."""
@@ -132,6 +157,7 @@ class Operator:
                 slow_at = self._ticked_at + SLOW_SECONDS
             await self._reconciler.survey()
             watched, memories = self._observer.watched, self._observer.memories
+            self._show(watched)
             for name in list(memories):
                 if slow or not memories[name].ended:
                     self._add(Key(CAMPAIGN, *name))
@@ -143,6 +169,13 @@ class Operator:
                 self._add(Key(RELAY, *name))
             for namespace in {n for n, _ in list(watched.jobs) if watched.is_terminating(n)}:
                 self._add(Key(NAMESPACE, namespace))
+
+    def _show(self, watched: Watched) -> None:
+        """What metrics tell of relays and of the limiter."""
+        found = {name: watched.relay(name) for name in list(watched.relays)}
+        self._metrics.relays = {name: relay for name, relay in found.items() if relay}
+        self._metrics.accounts = self._observer.accounts
+        self._metrics.limiter_answers(up=self._observer.limiter_trouble is None)
 
 
 def configure_logging(level: str) -> None:

@@ -7,6 +7,7 @@ go out as the plain JSON that `manifests` builds. Used from threads: its connect
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import kubernetes.config
@@ -20,9 +21,8 @@ from .resources import API_VERSION, GROUP, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
-    from .events import Event
+    from .events import Told
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
@@ -86,23 +86,33 @@ class Cluster:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}/{name}/status"
         return self._request("PATCH", path, patch, content_type=MERGE)
 
-    def tell(self, namespace: str, name: str, uid: str, event: Event, now: datetime) -> None:
-        """Write an Event about a campaign (core/v1; Kubernetes removes it after an hour)."""
+    def tell(self, namespace: str, name: str, uid: str, told: Told) -> None:
+        """Write an Event about a campaign, or how often it has come (core/v1; Kubernetes removes it after an hour)."""
+        path = f"/api/v1/namespaces/{namespace}/events"
+        if told.count > 1:
+            changed = {
+                "message": told.event.message,
+                "lastTimestamp": time_text(told.written),
+                "count": told.count,
+            }
+            with suppress(ObjectGoneError):
+                self._request("PATCH", f"{path}/{told.name}", changed, content_type=MERGE)
+                return
         about = {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": uid}
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{name[:40]}.", "namespace": namespace},
+            "metadata": {"name": told.name, "namespace": namespace},
             "involvedObject": about,
-            "type": event.kind,
-            "reason": event.reason,
-            "message": event.message,
+            "type": told.event.kind,
+            "reason": told.event.reason,
+            "message": told.event.message,
             "source": {"component": "mailfleet-operator"},
-            "firstTimestamp": time_text(now),
-            "lastTimestamp": time_text(now),
-            "count": 1,
+            "firstTimestamp": time_text(told.first),
+            "lastTimestamp": time_text(told.written),
+            "count": told.count,
         }
-        self._request("POST", f"/api/v1/namespaces/{namespace}/events", body)
+        self._request("POST", path, body)
 
     def _request(self, method: str, path: str, body: Mapping[str, Any], *, content_type: str = JSON) -> dict[str, Any]:
         request = self._client.param_serialize(

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from .words import clipped
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -91,11 +93,8 @@ def false(type_: Type, reason: str, message: str) -> Condition:
 
 
 def clip(message: str, octets: int = MESSAGE_BYTES) -> str:
-    """Cut to so many octets of UTF-8, on a character, with an ellipsis."""
-    data = " ".join(message.split()).encode()
-    if len(data) <= octets:
-        return data.decode()
-    return data[: octets - 3].decode(errors="ignore") + "…"
+    """On one line, without addresses, cut to so many octets of UTF-8."""
+    return clipped(message, octets)
 
 
 def settle(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mailfleet_sender.contract.accounts import PauseReason, RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
+from .failures import Failures
 from .observation import LedgerView, Pause, RunView, Skipped, StepView, WaveView
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.runs = Runs(engine)
         self._engine = engine
+        self._failures = Failures(self.runs.failures)
         self._plans: dict[tuple[int, int | None], Planned] = {}
         self._codes: dict[int, tuple[tuple[int, int], str]] = {}
 
@@ -99,6 +101,7 @@ class Ledger:
         reports: dict[int, list[Report]] = defaultdict(list)
         for report in self.runs.reports(ids):
             reports[report.run].append(report)
+        self._failures.begin()
         views = {}
         for key, row in mine.items():
             older = tuple(_run(r) for r in rows[key.namespace, key.name] if r is not row and r.ended_at is None)
@@ -107,9 +110,10 @@ class Ledger:
                 continue
             plan = self._plan(row)
             waiting: Deferrals | None = deferrals.get(row.id)
+            total = totals.get(row.id, Totals())
             views[key] = LedgerView(
                 run=_run(row),
-                totals=totals.get(row.id, Totals()),
+                totals=total,
                 waves=tuple(_wave(w) for w in waves.get(row.id, ())),
                 steps=tuple(self._step(s) for s in steps.get(row.id, ())),
                 older=older,
@@ -118,6 +122,7 @@ class Ledger:
                 orphans=row.id in unowned,
                 late=late.get(row.id, 0),
                 reports=tuple(reports[row.id]),
+                failures=self._failures.of(row, total),
                 skipped=plan.skipped,
                 domains=plan.domains,
             )
@@ -171,6 +176,10 @@ class Ledger:
         found = preflights(self._engine, {(k.namespace, k.name) for k in wanted})
         used = usage_totals(self._engine, {k.account for k in wanted}, midnight)
         return {k: RelayFacts(found.get((k.namespace, k.name)), used.get(k.account, 0)) for k in wanted}
+
+    def ping(self) -> None:
+        """Whether it is there: LedgerUnavailable, if not."""
+        self.runs.get(0)
 
     def save_relay(self, relay: Relay) -> int:
         """Write a relay's row; its version, which rises with each change."""

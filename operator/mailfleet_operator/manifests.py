@@ -35,6 +35,8 @@ USER = 65_532
 """Neither root nor anybody: the sender's image runs as any user."""
 CA_FOLDER = "/etc/mailfleet/ca"
 CA_FILE = "ca.crt"
+METRICS_PORT = 9090
+"""Of each sender's container, by the name `metrics`."""
 LEDGER_KEY = "ledger-url"
 REDIS_KEY = "redis-url"
 DEFAULT_RESOURCES: dict[str, Any] = {
@@ -140,6 +142,7 @@ def send_job(
     made_for = made_for_send(campaign, relay, image.secret)
     variables = _send_environment(campaign, relay, image, run, wave)
     container = _container(SENDER, image, variables, spec.senders.resources or _default_resources(campaign))
+    container["ports"] = [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}]
     pod = _pod(container, grace_seconds=SENDER_GRACE_SECONDS, campaign_spec=spec)
     _mount_ca(relay, pod, container)
     job_spec = {
@@ -359,6 +362,7 @@ def _send_environment(
         {"name": environment.WAVE, "value": str(wave)},
         {"name": environment.GRACE_SECONDS, "value": str(SENDER_GRACE_SECONDS)},
         *_relay_environment(relay),
+        {"name": environment.METRICS_PORT, "value": str(METRICS_PORT)},
     ]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mailfleet_sender.contract.relay import Relay
 
     from .actions import TellLimiter
+    from .events import Told
+    from .metrics import Shown
     from .observation import CampaignView
 
 
@@ -33,6 +35,8 @@ class CampaignMemory:
         told: what the limiter was told last, and when (monotonic seconds).
         forgotten: the limiter was told that the run is over.
         ended: the run was over at the last look.
+        shown: what the last look found.
+        events: that were written, by their reason.
     """
 
     run: int = 0
@@ -48,6 +52,8 @@ class CampaignMemory:
     told_at: float = 0.0
     forgotten: bool = False
     ended: bool = False
+    shown: Shown | None = None
+    events: dict[str, Told] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from .scaling import Bounds, Memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mailfleet_sender.contract.accounts import PauseReason, Report
+    from mailfleet_sender.contract.accounts import Failure, PauseReason, Report
     from mailfleet_sender.contract.campaign import Campaign
     from mailfleet_sender.contract.relay import Relay
 
@@ -296,6 +296,8 @@ class LedgerView:
     """Why the plan skips recipients, and how many: until the run starts."""
     domains: tuple[tuple[str, int], ...] = ()
     """The most frequent domains of those who get mail, with percent: until the run starts."""
+    failures: tuple[Failure, ...] | None = ()
+    """The most frequent reasons of failed recipients, not older than a minute; None: not counted yet."""
 
     @property
     def at_work(self) -> tuple[WaveView, ...]:

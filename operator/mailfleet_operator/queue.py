@@ -43,6 +43,11 @@ class WorkQueue(Generic[K]):
             self._order.append(key)
             self._something.set()
 
+    @property
+    def depth(self) -> int:
+        """Keys that wait."""
+        return len(self._order)
+
     async def run(self) -> None:
         """Work, several keys at once."""
         async with asyncio.TaskGroup() as group:

@@ -18,6 +18,7 @@ from .cluster import CAMPAIGNS, RELAYS
 from .conditions import time_text
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 from .memory import RelayMemory
+from .metrics import Shown
 from .plan import plan
 from .plan.terminating_namespace import deletions
 
@@ -119,6 +120,7 @@ class Reconciler:
         """Write it once, if it changed; at most every few seconds unless a condition did."""
         before = dict(o.campaign.status.raw)
         after = status.of_campaign(o, planned)
+        memory.shown = Shown.of(o, after)
         started = next((a for a in planned.actions if isinstance(a, RecordStart)), None)
         if started:
             after["startTime"] = time_text(started.at)
@@ -144,14 +146,19 @@ class Reconciler:
         memory.written = views.campaign(body)
         if started:
             self.again(Key(CAMPAIGN, *where), SOON)
-        await self._tell(o, memory.written.status.conditions)
+        await self._tell(o, memory.written.status.conditions, memory)
 
-    async def _tell(self, o: Observation, conditions: tuple[Any, ...]) -> None:
+    async def _tell(self, o: Observation, conditions: tuple[Any, ...], memory: CampaignMemory) -> None:
         campaign = o.campaign
         for event in events.of_change(campaign.status.conditions, conditions):
+            known = memory.events.get(event.reason)
+            told = memory.events[event.reason] = events.tell(event, known, campaign.name, campaign.uid, o.now)
+            if told.written != o.now:
+                continue
             try:
-                tell = partial(self._cluster.tell, campaign.namespace, campaign.name, campaign.uid, event, o.now)
-                await self._in_thread(tell)
+                await self._in_thread(
+                    partial(self._cluster.tell, campaign.namespace, campaign.name, campaign.uid, told)
+                )
             except ClusterError as error:
                 log.info("an Event was not written", why=str(error))
 

@@ -40,6 +40,7 @@ class Settings:
         namespaces: those served; empty for all of the cluster.
         max_senders: of one campaign, whatever its spec says; None: no such bound.
         require_start_time: campaigns without startTime and startingDeadlineSeconds are not planned.
+        metrics_port: where /metrics is served; None: it is not.
     """
 
     ledger_url: str = field(repr=False)
@@ -54,6 +55,7 @@ class Settings:
     shared_accounts: frozenset[str] = frozenset()
     max_senders: int | None = None
     require_start_time: bool = False
+    metrics_port: int | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Settings:
@@ -91,6 +93,7 @@ class Settings:
             health_port=int(number(HEALTH_PORT, 8080)),
             log_level=text(LOG_LEVEL, "INFO").upper(),
             retention_months=max(1, int(number(RETENTION_MONTHS, 12))),
+            metrics_port=int(number(environment.METRICS_PORT, 1)) if variables.get(environment.METRICS_PORT) else None,
             namespaces=tuple(filter(None, (variables.get(NAMESPACES) or "").split(","))),
             shared_accounts=frozenset(filter(None, (variables.get(SHARED_ACCOUNTS) or "").split(","))),
             max_senders=max(1, int(number(MAX_SENDERS, 1))) if variables.get(MAX_SENDERS) else None,

@@ -5,6 +5,7 @@ Its size does not depend on the number of recipients, and stays below 4 KiB.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .observation import SENDER
 from .plan import cancel, end_time
 from .plan.senders import working_jobs
 from .plan.waves import job_name
+from .words import clipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
     from .observation import LedgerView, Observation
     from .plan import Plan
 
+SAMPLE_BYTES, CODE_BYTES = 120, 64
+STATUS_BYTES = 4_096
+FITTING = ((256, 256, 120), (256, 128, 120), (256, 64, 60), (160, 48, 0), (64, 32, 0), (32, 0, 0))
+"""How many bytes messages of conditions that hold, of those that do not, and samples may have: the first that fits."""
+FARTHEST = timedelta(days=3_650)
+"""An estimate that is farther away says only that it is not known."""
+LASTING = ("runId", "startTime", "completionTime", "progress", "recipients", "ranges", "wave", "failures")
+"""What stays true, or was so when it was seen last, while nothing can be read: no rate, no estimate, no pods."""
 ETA_STEP = 10
 """Seconds to which an estimate is rounded: it is no more exact, and it need not be rewritten so often."""
 
@@ -33,24 +43,24 @@ def of_campaign(o: Observation, plan: Plan) -> dict[str, Any]:
     """The whole status as it should be now. Without a ledger the figures of the last status stay."""
     conditions = settle(plan.conditions, o.campaign.status.conditions, now=o.now, generation=o.campaign.generation)
     if o.ledger is None or o.campaign.spec is None:
-        status = dict(o.campaign.status.raw)
+        status = {k: o.campaign.status.raw.get(k) for k in LASTING}
     else:
         status = _figures(o, o.ledger, o.campaign.spec.run_id)
     status["observedGeneration"] = o.campaign.generation
     status["phase"] = phase(o, conditions)
     status["conditions"] = [c.as_manifest() for c in conditions]
-    return {k: v for k, v in status.items() if v is not None}
+    return fitted({k: v for k, v in status.items() if v is not None})
 
 
 def _figures(o: Observation, ledger: LedgerView, run_id: str) -> dict[str, Any]:
-    run, totals = ledger.run, ledger.totals
+    run, totals, raw = ledger.run, ledger.totals, o.campaign.status.raw
     same_run = o.campaign.status.run_id == run_id
     if run and run.started and _other_definition(o):
         return {"runId": run_id}  # the figures are those of another sending
     if same_run and o.campaign.status.sent > totals.sent:
         # The ledger lost commits. What was reported stays: it is the evidence.
         kept = ("runId", "startTime", "recipients", "progress")
-        return {k: v for k in kept if (v := o.campaign.status.raw.get(k)) is not None}
+        return {k: v for k in kept if (v := raw.get(k)) is not None}
     kept_start = o.campaign.status.start_time if same_run else None
     status: dict[str, Any] = {
         "runId": run_id,
@@ -79,7 +89,47 @@ def _figures(o: Observation, ledger: LedgerView, run_id: str) -> dict[str, Any]:
             "active": sum(w.active for w in ledger.waves),
         }
         status["wave"] = _wave(o, ledger)
+        status["failures"] = _failures(ledger) if ledger.failures is not None or not same_run else raw.get("failures")
     return status
+
+
+def _failures(ledger: LedgerView) -> list[dict[str, Any]] | None:
+    """The most frequent reasons, of the same form whatever a relay has said."""
+    found = [
+        {"code": clipped(f.code, CODE_BYTES), "count": f.count, "sample": clipped(f.sample, SAMPLE_BYTES)}
+        for f in ledger.failures or ()
+    ]
+    return found or None
+
+
+def fitted(status: dict[str, Any]) -> dict[str, Any]:
+    """The same with messages and samples as short as they must be: below `STATUS_BYTES`, whatever others have said."""
+    for holding, not_holding, samples in FITTING:
+        if size(status) < STATUS_BYTES:
+            break
+        status = {
+            **status,
+            "conditions": [
+                {**c, "message": _cut(c["message"], holding if c["status"] == "True" else not_holding)}
+                for c in status["conditions"]
+            ],
+        }
+        if "failures" in status:
+            status["failures"] = [{**f, "sample": _cut(f.get("sample", ""), samples)} for f in status["failures"]]
+    return status
+
+
+def size(value: Any) -> int:
+    """Bytes of JSON, as the API server writes it: with <, > and & escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return len(text.encode()) + 5 * sum(map(text.count, "<>&"))
+
+
+def _cut(text: str, most: int) -> str:
+    """As much of it as takes `most` bytes of JSON."""
+    while size(text) - 2 > most:
+        text = text[: min(len(text) - 1, most)]
+    return text
 
 
 def _other_definition(o: Observation) -> bool:
@@ -106,8 +156,8 @@ def eta(o: Observation, ledger: LedgerView) -> datetime | None:
         return None  # what a canary's steps will say is not known
     waits_for_retry = not totals.remaining and totals.deferred
     if waits_for_retry:
-        return ledger.next_due
-    if o.pace.per_second <= 0 or not totals.remaining:
+        return ledger.next_due if ledger.next_due and ledger.next_due > o.now else None
+    if o.pace.per_second * FARTHEST.total_seconds() <= totals.remaining or not totals.remaining:
         return None
     work = timedelta(seconds=totals.remaining / o.pace.per_second)
     if o.held or not o.campaign.spec or (at := windows.worked_off(o.campaign.spec.schedule, o.now, work)) is None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import structlog
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from .composing import composer_of
 from .connecting import connector_of
@@ -27,9 +28,11 @@ from .delivery.pool import Pool
 from .delivery.reader import Reader
 from .delivery.recorder import Recorder
 from .delivery.suppression import Suppression
+from .delivery.tally import Tally
 from .delivery.threads import Thread
 from .delivery.trouble import Trouble
 from .errors import Fenced, LedgerRewound, LedgerUnavailable, LimiterUnavailable, RelayUnavailable
+from .exposition import serve
 from .ledger import (
     AddressHasher,
     Ended,
@@ -43,6 +46,7 @@ from .ledger import (
     usage_since,
 )
 from .limiter import USAGE_LOOK_BACK, AccountLimits, Limiter, open_limiter, seed_limits, seed_usage
+from .metrics import SenderMetrics
 from .smtp import Modes
 from .sourcing import audience_of
 
@@ -98,10 +102,12 @@ class _Sender:
         self.relay_until = 0.0
         self.modes = Modes()
         self.connector: tuple[Relay, Connector] | None = None
-        self.lapsed = 0
+        self.tally = Tally()
+        self.registry = CollectorRegistry()
 
     async def run(self) -> Exit:
         """Acquire, deliver, drain."""
+        serve(self.registry, self.settings.metrics_port)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.terminated.set)
@@ -126,7 +132,7 @@ class _Sender:
             log.info(
                 "sender ends",
                 ended=owned.ended,
-                lapsed_permits=self.lapsed,
+                lapsed_permits=self.tally.lapsed,
                 peak_rss_kib=_peak_rss_kib(),
                 cpu_seconds=round(time.process_time(), 3),
             )
@@ -175,7 +181,6 @@ class _Sender:
                 await self.ledger.run(owned.leave_late, recorder.unrecorded)
                 os._exit(Exit.INTERRUPTED)
             finally:
-                self.lapsed = delivery.lapsed
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -237,7 +242,9 @@ class _Sender:
         pool = Pool(self._connect, relay.connections.per_sender, self.trouble)
         stack.push_async_callback(pool.close)
         progress = asyncio.Event()
-        recorder = Recorder(owned, self.ledger, recorded=progress.set)
+        recorder = Recorder(owned, self.ledger, tally=self.tally, recorded=progress.set)
+        whose = {"namespace": snapshot.namespace, "emailcampaign": snapshot.name, "relay": self.settings.relay_name}
+        self.registry.register(SenderMetrics(whose, self.tally, pool))
         reader = Reader(
             returned=owned.returned,
             position=owned.position,
@@ -260,6 +267,7 @@ class _Sender:
             retry=campaign.retry,
             trouble=self.trouble,
             progress=progress,
+            tally=self.tally,
         )
         background = (
             reader.read(),

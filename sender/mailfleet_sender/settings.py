@@ -161,6 +161,7 @@ class SendSettings:
     pod: str
     grace_seconds: float
     timing: dict[str, float]
+    metrics_port: int | None = None
 
     @classmethod
     def read(cls, env: Environment) -> SendSettings:
@@ -179,6 +180,7 @@ class SendSettings:
             pod=env.text(environment.POD_NAME),
             grace_seconds=env.number(environment.GRACE_SECONDS, 60),
             timing=_timing(env),
+            metrics_port=int(env.number(environment.METRICS_PORT, 0)) or None,
         )
 
 

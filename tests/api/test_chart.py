@@ -42,7 +42,7 @@ RIGHTS = {
     "batch/jobs": {"list", "watch", "create", "patch", "delete"},
     "/pods": {"list", "watch"},
     "/pods/status": {"patch"},
-    "/events": {"list", "watch", "create"},
+    "/events": {"list", "watch", "create", "patch"},
     "/namespaces": {"list", "watch"},
     "/nodes": {"list", "watch"},
     "apiextensions.k8s.io/customresourcedefinitions": {"list", "watch"},
@@ -291,6 +291,7 @@ def test_operator_is_one_restricted_pod_that_migrates_first() -> None:
         assert container["resources"]["limits"]["memory"]
     assert {env["name"] for env in operator["env"]} == {
         "MAILFLEET_LEDGER_URL",
+        "MAILFLEET_METRICS_PORT",
         "MAILFLEET_REDIS_URL",
         "MAILFLEET_SENDER_IMAGE",
         "MAILFLEET_SENDER_SECRET",
@@ -482,3 +483,33 @@ def test_notes_tell_the_next_command(empty: ControlPlane) -> None:
     assert f"kubectl --namespace {SYSTEM} rollout status deployment/mailfleet-operator" in notes
     assert f"helm test mailfleet --namespace {SYSTEM}" in notes
     assert "kubectl --namespace default get emailcampaigns --watch" in notes
+
+
+def test_monitoring_is_off_until_it_is_asked_for() -> None:
+    kinds = {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    assert not kinds & {m["kind"] for m in render("mailfleet", *URLS)}
+    on = [f"--set=monitoring.{part}.enabled=true" for part in ("podMonitor", "prometheusRule", "grafanaDashboard")]
+    made = render("mailfleet", *URLS, *on, "--set=monitoring.prometheusRule.labels.release=prometheus")
+    operator, senders = [m for m in made if m["kind"] == "PodMonitor"]
+    pods = one(made, "Deployment")["spec"]["template"]
+    assert operator["spec"]["selector"]["matchLabels"].items() <= pods["metadata"]["labels"].items()
+    assert senders["spec"]["namespaceSelector"] == {"any": True}
+    (port,) = {e["port"] for m in (operator, senders) for e in m["spec"]["podMetricsEndpoints"]}
+    assert port in {p["name"] for p in pods["spec"]["containers"][0]["ports"]}
+    rule = one(made, "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == yaml.safe_load((CHARTS["mailfleet"] / "files" / "alerts.yaml").read_text())
+    dashboard = one(made, "ConfigMap")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["mailfleet.json"])["uid"] == "mailfleet"
+
+
+def test_who_scrapes_comes_through_the_network_policies() -> None:
+    policies = ("--set=networkPolicy.enabled=true", "--set=campaignNamespaces={marketing}")
+
+    def open_ports(*values: str) -> list[set[str]]:
+        made = [m for m in render("mailfleet", *URLS, *policies, *values) if m["kind"] == "NetworkPolicy"]
+        return [{p["port"] for rule in m["spec"]["ingress"] for p in rule["ports"]} for m in made]
+
+    assert open_ports() == [{"health"}, set()]
+    assert open_ports("--set=monitoring.podMonitor.enabled=true") == [{"health", "metrics"}, {"metrics"}]

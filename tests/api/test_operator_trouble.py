@@ -262,4 +262,19 @@ def test_what_happened_is_told_in_events(hand: Hand) -> None:
         events = hand.list("events")
         return {e["reason"] for e in events if e["involvedObject"]["kind"] == "EmailCampaign"}
 
-    wait_for("three Events", lambda: told() >= {"RelayNotFound", "Recovered", "Planned", "Sending"}, interval=0.3)
+    wait_for("its Events", lambda: told() >= {"RelayNotFound", "Recovered", "Planned", "Sending"}, interval=0.3)
+
+
+def test_what_comes_and_goes_is_one_event_with_a_count(hand: Hand) -> None:
+    hand.people(10)
+    hand.apply(campaign(suspend=True), relay())
+    assert hand.plan() == 0
+    for _ in range(3):
+        hand.wait_for_reason("autumn", "Suspended", "BySpec")
+        hand.patch("autumn", {"suspend": False})
+        hand.wait_for_reason("autumn", "Suspended", "NotSuspended")
+        hand.patch("autumn", {"suspend": True})
+    hand.wait_for_reason("autumn", "Suspended", "BySpec")
+    reasons = [e["reason"] for e in hand.list("events") if e["involvedObject"]["kind"] == "EmailCampaign"]
+    assert reasons.count("BySpec") == 1
+    assert reasons.count("Resumed") == 1

@@ -16,6 +16,7 @@ from mailfleet_operator.conditions import (
     Condition,
     Type,
     clip,
+    false,
     parse_time,
     settle,
     time_text,
@@ -91,9 +92,62 @@ class TestEvents:
         two = self.changed(true(Type.STALLED, "NoProgress", "2 min"))
         assert events.of_change(one, two) == ()
 
+    def test_of_two_conditions_with_one_reason_the_warning_is_told(self) -> None:
+        both = self.changed(true(Type.STALLED, "SenderFault", "535"), true(Type.SUSPENDED, "SenderFault", "paused"))
+        assert events.of_change(self.QUIET, both) == (events.Event("Warning", "SenderFault", "535"),)
+
+    def test_the_end_of_a_pause_is_told_and_that_of_throttling_is_not(self) -> None:
+        paused = self.changed(true(Type.SUSPENDED, "BySpec", "m"), true(Type.THROTTLED, "RateLimit", "m"))
+        assert [e.reason for e in events.of_change(paused, self.QUIET)] == ["Resumed"]
+
+    def test_a_new_campaign_tells_what_holds_and_nothing_else(self) -> None:
+        first = self.changed(true(Type.PLANNED, "Planned", "m"), false(Type.SENDING, "WaitingForStart", "m"))
+        assert [e.reason for e in events.of_change((), first)] == ["Planned"]
+
     def test_the_end_is_normal(self) -> None:
         done = self.changed(true(Type.COMPLETE, "Complete", "m"))
         assert [(e.kind, e.reason) for e in events.of_change(self.QUIET, done)] == [("Normal", "Complete")]
+
+
+class TestTelling:
+    """What comes and goes is one Event with a count."""
+
+    EVENT = events.Event("Warning", "RelayUnavailable", "refused")
+
+    def told(self, *seconds: float) -> list[events.Told]:
+        """The same event at these times."""
+        known: events.Told | None = None
+        found = []
+        for second in seconds:
+            known = events.tell(self.EVENT, known, "autumn", "c-1", NOW + timedelta(seconds=second))
+            found.append(known)
+        return found
+
+    def test_the_first_is_a_new_one(self) -> None:
+        (told,) = self.told(0)
+        assert (told.count, told.first, told.written) == (1, NOW, NOW)
+        assert told.name.startswith("autumn.")
+
+    def test_what_comes_again_is_counted_and_written_once_a_minute(self) -> None:
+        found = self.told(*range(0, 300, 10))
+        assert {t.name for t in found} == {found[0].name}
+        assert [t.count for t in found] == list(range(1, 31))
+        written = {t.written for t in found}
+        assert written == {NOW + timedelta(minutes=m) for m in range(5)}
+
+    def test_the_words_are_the_last_ones(self) -> None:
+        (known,) = self.told(0)
+        other = events.Event("Warning", "RelayUnavailable", "timed out")
+        assert events.tell(other, known, "autumn", "c-1", NOW + timedelta(seconds=90)).event == other
+
+    def test_after_an_hour_it_is_another_one_for_kubernetes_has_removed_the_first(self) -> None:
+        first, second = self.told(0, 3_600)
+        assert (second.count, second.first) == (1, second.written)
+        assert second.name != first.name
+
+    def test_two_campaigns_of_one_name_have_events_of_their_own(self) -> None:
+        names = {events.tell(self.EVENT, None, "autumn", uid, NOW).name for uid in ("c-1", "c-2")}
+        assert len(names) == 2
 
 
 def of(o: Observation) -> dict[str, Any]:
@@ -158,6 +212,27 @@ class TestStatus:
         said = of(observation(ledger=view))
         assert said["phase"] == "Waiting"
         assert said["estimatedCompletionTime"] == "2026-12-01T08:10:00Z"
+
+    def test_a_retry_that_is_due_already_says_nothing_about_the_end(self) -> None:
+        view = ledger(totals=Totals(planned=10, sent=8, deferred=2), waves=(main_wave(open=0, finished=4),), due=2)
+        assert "estimatedCompletionTime" not in of(observation(ledger=replace(view, next_due=ago(1))))
+
+    def test_a_pause_has_no_estimate_though_the_last_mails_still_count(self) -> None:
+        said = of(observation(campaign=campaign(started(sent=1), suspend=True), pace=self.MOVING))
+        assert said["rate"]["current"] == "500/s"
+        assert "estimatedCompletionTime" not in said
+
+    def test_a_crawl_has_no_estimate(self) -> None:
+        crawl = Pace((Sample(ago(20), 0), Sample(NOW, 1)), 0, 0, NOW)
+        view = ledger(totals=Totals(planned=10**18, remaining=10**18))
+        assert "estimatedCompletionTime" not in of(observation(ledger=view, pace=crawl))
+
+    def test_without_the_ledger_there_is_no_estimate_and_no_rate(self) -> None:
+        before = of(observation(pace=self.MOVING))
+        said = of(observation(campaign=campaign(before), ledger=None))
+        assert {"estimatedCompletionTime", "rate", "senders"} <= set(before)
+        assert not {"estimatedCompletionTime", "rate", "senders"} & set(said)
+        assert said["recipients"] == before["recipients"]
 
     def test_a_run_that_owes_nothing_is_completing(self) -> None:
         view = ledger(totals=Totals(planned=10, sent=10), waves=(main_wave(open=0, finished=4),))

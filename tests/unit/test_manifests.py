@@ -67,6 +67,11 @@ class TestSendJob:
         assert told[environment.DATABASE_URL] == {"secretKeyRef": {"name": "shop", "key": "url"}}
         assert environment.SMTP_USERNAME not in told
 
+    def test_its_metrics_have_a_port_of_a_name(self) -> None:
+        (port,) = pod(send_job())["containers"][0]["ports"]
+        assert port == {"name": "metrics", "containerPort": 9090, "protocol": "TCP"}
+        assert variables(send_job())[environment.METRICS_PORT] == str(port["containerPort"])
+
     def test_a_relay_with_a_password_gives_its_secret(self) -> None:
         told = variables(send_job({"auth": {"secretRef": {"name": "ses-smtp"}}}))
         assert told[environment.SMTP_USERNAME] == {"secretKeyRef": {"name": "ses-smtp", "key": "username"}}
@@ -263,6 +268,7 @@ def test_the_desk_of_the_examples_is_a_senders_pod_that_does_nothing() -> None:
     sender = pod(send_job({"auth": {"secretRef": {"name": "relay-login"}}}))
     (desk,), (container,) = made["containers"], sender["containers"]
     own = {environment.RUN, environment.WAVE, environment.RELAY, environment.POD_NAME, environment.GRACE_SECONDS}
+    own |= {environment.METRICS_PORT}
     assert {v["name"] for v in desk["env"]} == {v["name"] for v in container["env"]} - own
     assert made["securityContext"] == sender["securityContext"]
     for field in ("securityContext", "volumeMounts"):

@@ -26,6 +26,7 @@ PURE = [
     "status",
     "views",
     "windows",
+    "words",
 ]
 REFUSED = [
     "aiohttp",

@@ -55,3 +55,10 @@ def test_a_limit_cuts_only_what_is_longer() -> None:
     cut = Timeouts().at_most(60)
     assert (cut.dial_seconds, cut.dot_seconds, cut.quit_seconds) == (30, 60, 2)
     assert Timeouts().at_most(math.inf) == Timeouts()
+
+
+def test_metrics_are_served_only_where_a_port_is_named() -> None:
+    assert read().metrics_port is None
+    assert read(MAILFLEET_METRICS_PORT="9090").metrics_port == 9090
+    with pytest.raises(SettingsError, match="MAILFLEET_METRICS_PORT"):
+        read(MAILFLEET_METRICS_PORT="metrics")

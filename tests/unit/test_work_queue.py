@@ -151,6 +151,18 @@ def test_a_setting_that_is_missing_is_named(name: str) -> None:
         Settings.read({k: v for k, v in GIVEN.items() if k != name})
 
 
+def test_metrics_are_served_only_where_a_port_is_named() -> None:
+    assert Settings.read(GIVEN).metrics_port is None
+    assert Settings.read({**GIVEN, "MAILFLEET_METRICS_PORT": "9090"}).metrics_port == 9090
+
+
+def test_the_depth_of_a_queue_is_what_waits() -> None:
+    line: WorkQueue[str] = WorkQueue(lambda _: asyncio.sleep(0), workers=1)
+    for key in "aab":
+        line.add(key)
+    assert line.depth == 2
+
+
 @pytest.mark.parametrize("value", ["often", "0", "-1"])
 def test_a_tick_that_is_no_time_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="MAILFLEET_TICK_SECONDS"):

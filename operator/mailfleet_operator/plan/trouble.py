@@ -128,7 +128,8 @@ def _crashing(o: Observation, pods: tuple[PodView, ...]) -> tuple[str, str] | No
     last = max(crashed, key=lambda p: p.finished_at or o.now)
     how = f"{last.exit_reason or 'exit'} {last.exit_code}"
     remedy = "raise spec.senders.resources" if last.exit_reason == "OOMKilled" else "look at the log of its pods"
-    return "SenderCrashing", f"{len(crashed)} senders in a row died ({how}) {last.last_words}: {remedy}".strip()
+    words = f" {last.last_words}" if last.last_words else ""
+    return "SenderCrashing", f"{len(crashed)} senders in a row died ({how}){words}: {remedy}"
 
 
 def _reported(o: Observation) -> tuple[str, str] | None:

@@ -87,6 +87,21 @@ class Totals:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why recipients failed.
+
+    Attributes:
+        code: the enhanced status code of the relay's reply, else its basic one, else a local one (RowTooLarge).
+        count: of the recipients whose verdict it is.
+        sample: one of the replies, addresses replaced; "" if none is kept.
+    """
+
+    code: str
+    count: int
+    sample: str
+
+
 class ReportReason(StrEnum):
     """Why a planner or a sender cannot go on. The operator turns these into conditions."""
 

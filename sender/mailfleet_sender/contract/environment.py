@@ -36,6 +36,8 @@ URL_NETWORKS = "MAILFLEET_URL_NETWORKS"
 """Networks as 10.0.0.0/8, separated by commas: private ones from which `recipients.csv.url` may be fetched."""
 POD_NAME = "MAILFLEET_POD_NAME"
 """The reporter's name (downward API `metadata.name`)."""
+METRICS_PORT = "MAILFLEET_METRICS_PORT"
+"""Where a sender and the operator serve /metrics (Prometheus' text format); without it they do not."""
 GRACE_SECONDS = "MAILFLEET_GRACE_SECONDS"
 """The pod's terminationGracePeriodSeconds; a drain ends 5 s before it."""
 

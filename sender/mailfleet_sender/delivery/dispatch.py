@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .candidate import Candidate
     from .pool import Pool
     from .recorder import Recorder
+    from .tally import Tally
 
 
 class Permit(NamedTuple):
@@ -72,7 +73,6 @@ class Dispatch:
     is to come, the queue of those that are due, or a connection.
 
     Attributes:
-        lapsed: permits that were granted and not used in time.
         pace: how fast it is.
     """
 
@@ -87,10 +87,11 @@ class Dispatch:
         appetite: Appetite,
         retry: Retry,
         progress: asyncio.Event,
+        tally: Tally,
     ) -> None:
         self._claims, self._pool, self._limiter = claims, pool, limiter
         self._composer, self._recorder, self._appetite = composer, recorder, appetite
-        self._retry, self._progress = retry, progress
+        self._retry, self._progress, self._tally = retry, progress, tally
         self._numbers = count()
         self._later: list[_Due] = []
         self._due: deque[_Due] = deque()
@@ -100,7 +101,6 @@ class Dispatch:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.lapsed = 0
         self.pace = Pace(time.monotonic())
         pool.listen(has_room=self._has_room, opened=self._fill, failed=self._cannot_connect)
 
@@ -115,7 +115,7 @@ class Dispatch:
 
     def lapse(self, permit: Permit) -> None:
         """It was not used in time."""
-        self.lapsed += 1
+        self._tally.lapsed += 1
         self.unused(permit)
 
     @property
@@ -207,6 +207,7 @@ class Dispatch:
         except ComposeError as error:
             self.unused(due.permit)
             self._limiter.report.failed += 1
+            self._tally.decided((OutcomeKind.FAILED,))
             self._recorder.add(candidate.outcome(OutcomeKind.FAILED, code=error.code, reply=error.detail))
             self._progress.set()
             return
@@ -251,7 +252,10 @@ class Dispatch:
                 return
         else:
             self._pool.succeeded(seconds)
-        self._recorder.add(outcome_of(candidate, verdict, self._retry, datetime.now(UTC)))
+            self._tally.transactions.took(seconds)
+        outcome = outcome_of(candidate, verdict, self._retry, datetime.now(UTC))
+        self._tally.judged(candidate.domain, outcome.kind)
+        self._recorder.add(outcome)
 
     def _cannot_connect(self, error: Exception) -> None:
         if isinstance(error, SenderFault):

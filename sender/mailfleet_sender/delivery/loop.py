@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .reader import Reader
     from .recorder import Recorder
+    from .tally import Tally
     from .threads import Thread
     from .trouble import Trouble
     from .waiting import Taken
@@ -88,10 +89,11 @@ class Delivery:
         retry: Retry,
         trouble: Trouble,
         progress: asyncio.Event,
+        tally: Tally,
     ) -> None:
         self._owned, self._ledger, self._reader, self._limiter = owned, ledger, reader, limiter
         self._pool, self._recorder, self._trouble = pool, recorder, trouble
-        self._retry, self._progress = retry, progress
+        self._retry, self._progress, self._tally = retry, progress, tally
         self._appetite = Appetite()
         self._slices: asyncio.PriorityQueue[_Slice] = asyncio.PriorityQueue()
         self._booked: Counter[str] = Counter()
@@ -111,6 +113,7 @@ class Delivery:
             appetite=self._appetite,
             retry=retry,
             progress=progress,
+            tally=tally,
         )
         self.fault: SenderFault | None = None
 
@@ -145,11 +148,6 @@ class Delivery:
     async def in_flight_ended(self) -> None:
         """Wait for the transactions that have begun."""
         await self._dispatch.in_flight_ended()
-
-    @property
-    def lapsed(self) -> int:
-        """Permits that were granted and not used in time."""
-        return self._dispatch.lapsed
 
     async def leave(self) -> None:
         """Tell the limiter what is left to tell; the other pods share what this one had."""
@@ -218,6 +216,7 @@ class Delivery:
         for first in range(0, len(slots), step):
             part = [Permit(slot, permits.taken) for slot in slots[first : first + step]]
             self._slices.put_nowait(_Slice(part[0].slot.start, part))
+        self._tally.waited_seconds += max(0.0, slots[0].start - time.monotonic())
         await self._until(slots[0].start)
         future = len(slots) * max(0.0, 1 - BACKLOG_SECONDS / self._span) if self._span else 0.0
         while self._dispatch.overdue + self._booked.total() - future > BACKLOG_SECONDS * self._per_second:
@@ -316,11 +315,14 @@ class Delivery:
         self._trouble.over(ReportReason.LIMITER_UNAVAILABLE)
         self._pool.allow(answer.connections)
         if isinstance(answer, Refusal):
+            self._tally.refused[answer.why.value] += 1
             if answer.why is Why.DOMAIN:
                 self._reader.waiting.refused(ready)
             await asyncio.sleep(answer.after_seconds)
-            return None
-        return answer
+        else:
+            self._tally.granted += answer.count
+        self._tally.waited_seconds += time.monotonic() - since
+        return None if isinstance(answer, Refusal) else answer
 
     async def _claim(self, permits: Mapping[str, int]) -> list[Candidate]:
         """Claim the next candidates: those with `permits`, and those between that need none."""
@@ -331,6 +333,7 @@ class Delivery:
     async def _write_claim(self, taken: Taken) -> None:
         count = len(taken.returned) + len(taken.now) + len(taken.decided)
         self._claiming += count  # no longer with the reader, and not yet open
+        began = time.monotonic()
         if taken.returned:
             await self._ledger.run(self._owned.claim_returned, Positions.of(c.position for c in taken.returned))
             self._recorder.add(*[c.verdict for c in taken.returned if c.verdict])
@@ -343,6 +346,9 @@ class Delivery:
                 decided=[c.verdict for c in taken.decided if c.verdict],
             )
         self._claiming -= count
+        if count:
+            self._tally.commits.took(time.monotonic() - began)
+            self._tally.decided(c.verdict.kind for c in chain(taken.returned, taken.decided) if c.verdict)
         self._progress.set()
 
     async def _send_again(self) -> None:

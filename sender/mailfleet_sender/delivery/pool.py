@@ -32,7 +32,11 @@ log = structlog.get_logger()
 
 class Pool:
     """At most `size` connections, and no more than `allow` said last; knows how the relay is, and how long a
-    transaction takes."""
+    transaction takes.
+
+    Attributes:
+        opened, unopened: connections that were opened since the beginning, and attempts that came to nothing.
+    """
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], size: int, trouble: Trouble) -> None:
         self._connect, self.size, self._trouble = connect, size, trouble
@@ -43,6 +47,7 @@ class Pool:
         self._allowed = size
         self._fault: SenderFault | None = None
         self._failures = 0
+        self.opened = self.unopened = 0
         self._closed_until = 0.0
         self._transaction_seconds: float | None = None
         self._has_room: Callable[[Connection], None] = lambda _: None
@@ -109,6 +114,11 @@ class Pool:
                 self._retire(connection)
 
     @property
+    def held(self) -> int:
+        """Connections that are open."""
+        return len(self._open)
+
+    @property
     def opening(self) -> bool:
         """Whether another connection is on its way."""
         return bool(self._opening)
@@ -154,8 +164,10 @@ class Pool:
             return
         error = task.exception()
         if error is None:
+            self.opened += 1
             self._opened()
         elif isinstance(error, Exception):
+            self.unopened += 1
             if isinstance(error, RelayUnavailable):
                 self.failed(str(error))
             elif isinstance(error, SenderFault):

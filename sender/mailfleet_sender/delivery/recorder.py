@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from mailfleet_sender.ledger import Outcome, OwnedRange
 
+    from .tally import Tally
     from .threads import Thread
 
 FLUSH_ROWS = 500
@@ -21,8 +23,8 @@ FLUSH_SECONDS = 0.1
 class Recorder:
     """Collects outcomes and records them in the order in which they came."""
 
-    def __init__(self, owned: OwnedRange, ledger: Thread, *, recorded: Callable[[], None]) -> None:
-        self._owned, self._ledger, self._recorded = owned, ledger, recorded
+    def __init__(self, owned: OwnedRange, ledger: Thread, *, tally: Tally, recorded: Callable[[], None]) -> None:
+        self._owned, self._ledger, self._tally, self._recorded = owned, ledger, tally, recorded
         self._waiting: list[Outcome] = []
         self._writing: list[Outcome] = []
         self._full = asyncio.Event()
@@ -49,7 +51,9 @@ class Recorder:
             if not self._waiting:
                 return
             self._writing, self._waiting = self._waiting, []
+            began = time.monotonic()
             await self._ledger.run(self._owned.record, self._writing)
+            self._tally.commits.took(time.monotonic() - began)
             self._writing = []
             self._recorded()
 

@@ -183,6 +183,7 @@ delivery = Table(
     Column("relay_queue_id", Text),
     Column("address_hash", LargeBinary),
     Index("delivery_key", "run", "key"),
+    Index("delivery_failed", "run", "enhanced", "code", postgresql_where=text("outcome = 'failed'")),
     Index("delivery_address", "address_hash", postgresql_where=text("address_hash IS NOT NULL")),
     postgresql_partition_by="RANGE (at)",
 )
