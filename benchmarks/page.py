@@ -136,7 +136,12 @@ def limiter(document: Document) -> str:
 def plans(document: Document) -> str:
     """Audiences planned."""
     rows = [
-        (f"{p['recipients']:,}", f"{p['seconds']:.1f}", f"{p['rss_mb']:.0f}", "right" if p["right"] else "**WRONG**")
+        (
+            f"{p['recipients']:,}" + " of a CSV file" * (p.get("source") == "csv"),
+            f"{p['seconds']:.1f}",
+            f"{p['rss_mb']:.0f}",
+            "right" if p["right"] else "**WRONG**",
+        )
         for p in document["plans"]
     ]
     return table(("recipients", "seconds", "planner's peak RSS, MB", "counts and keys"), rows)

@@ -11,9 +11,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg2
@@ -27,7 +29,6 @@ from services import free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
 
     from kube import ControlPlane
@@ -221,9 +222,18 @@ class Hand:
         """
         pod = self.wait_for_pod("planner", campaign)
         name, variables = pod["metadata"]["name"], environment(pod)
-        code = int(
-            plan_run(self.engine, run=int(variables["MAILFLEET_RUN"]), database_url=self.database_url, reporter=name)
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            self._mount(pod, Path(folder))
+            code = int(
+                plan_run(
+                    self.engine,
+                    run=int(variables["MAILFLEET_RUN"]),
+                    database_url=self.database_url,
+                    reporter=name,
+                    config_folder=Path(folder),
+                    ledger_url=self.ledger_url,
+                )
+            )
         self.end_pod(name, code)
         return code
 
@@ -259,6 +269,18 @@ class Hand:
         """The Jobs of a relay's preflights."""
         jobs = self.list("jobs", "app.kubernetes.io/component=preflight")
         return [j for j in jobs if j["metadata"]["annotations"]["mailfleet.dev/relay"] == relay]
+
+    def _mount(self, pod: Manifest, folder: Path) -> None:
+        """The pod's ConfigMaps as files; one that is not there is left out."""
+        for volume in pod["spec"]["volumes"]:
+            if source := volume.get("configMap"):
+                name = source["name"]
+                found = self.kubectl("get", "configmap", name, "-o", "json", "--ignore-not-found")
+                data = json.loads(found).get("data", {}) if found else {}
+                (folder / name).mkdir()
+                for item in source["items"]:
+                    if item["key"] in data:
+                        (folder / name / item["path"]).write_text(data[item["key"]])
 
     def send(self, job: Manifest, index: int, *, upto: int | None = None, kind: OutcomeKind = OutcomeKind.SENT) -> None:
         """Play a sender of one range: claim and record `upto` recipients, or all; then its pod ends."""

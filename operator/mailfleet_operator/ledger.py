@@ -14,10 +14,11 @@ from mailfleet_sender.contract.accounts import PauseReason, RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
 from .failures import Failures
-from .observation import LedgerView, Pause, RunView, StepView, WaveView
+from .observation import LedgerView, Pause, RunView, Skipped, StepView, WaveView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from sqlalchemy import Engine
 
@@ -28,7 +29,24 @@ if TYPE_CHECKING:
 
 
 KEPT = 1000
-"""Plans of which is remembered why they skip recipients."""
+"""Plans of which is remembered what is told of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is told of a plan; see `LedgerView`."""
+
+    skipped: tuple[Skipped, ...] = ()
+    domains: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, reasons: Mapping[str, int], audience: Mapping[str, Any]) -> Planned:
+        """From what the ledger says."""
+        lines = audience.get("lines") or {}
+        return cls(
+            tuple(Skipped(reason, count, tuple(lines.get(reason, ()))) for reason, count in reasons.items()),
+            tuple((str(domain), int(percent)) for domain, percent in audience.get("domains") or ()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +82,7 @@ class Ledger:
         self.runs = Runs(engine)
         self._engine = engine
         self._failures = Failures(self.runs.failures)
-        self._skipped: dict[tuple[int, int | None], tuple[tuple[str, int], ...]] = {}
+        self._plans: dict[tuple[int, int | None], Planned] = {}
         self._codes: dict[int, tuple[tuple[int, int], str]] = {}
 
     @classmethod
@@ -90,6 +108,7 @@ class Ledger:
             if row is None:
                 views[key] = LedgerView(older=older)
                 continue
+            plan = self._plan(row)
             waiting: Deferrals | None = deferrals.get(row.id)
             total = totals.get(row.id, Totals())
             views[key] = LedgerView(
@@ -104,18 +123,22 @@ class Ledger:
                 late=late.get(row.id, 0),
                 reports=tuple(reports[row.id]),
                 failures=self._failures.of(row, total),
-                skipped=self._reasons(row) if row.state is RunState.PLANNED and row.skipped else (),
+                skipped=plan.skipped,
+                domains=plan.domains,
             )
         return views
 
-    def _reasons(self, row: RunRow) -> tuple[tuple[str, int], ...]:
-        """Why a plan skips recipients; read once a plan, whose pages never change."""
+    def _plan(self, row: RunRow) -> Planned:
+        """What is told of a plan before the start; read once a plan, which never changes."""
+        if row.state is not RunState.PLANNED:
+            return Planned()
         plan = (row.id, row.plan_id)
-        if plan not in self._skipped:
-            if len(self._skipped) >= KEPT:
-                self._skipped.clear()
-            self._skipped[plan] = tuple(self.runs.skipped(row.id).items())
-        return self._skipped[plan]
+        if plan not in self._plans:
+            if len(self._plans) >= KEPT:
+                self._plans.clear()
+            reasons = self.runs.skipped(row.id) if row.skipped else {}
+            self._plans[plan] = Planned.of(reasons, self.runs.audience(row.id))
+        return self._plans[plan]
 
     def _step(self, row: StepRow) -> StepView:
         """With the code that most of its failures have: asked for when it has ended, and again if they have changed."""

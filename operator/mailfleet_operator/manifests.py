@@ -56,17 +56,22 @@ ATTACHMENTS_MEMORY = "1Gi"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """How children are run: the sender's image, and the Secret with the URLs of ledger and Redis."""
+    """How children are run: the sender's image, and the Secret with the URLs of ledger and Redis.
+
+    Attributes:
+        url_networks: private networks from which planners may fetch a file of recipients, separated by commas.
+    """
 
     name: str
     pull_policy: str
     secret: str
+    url_networks: str = ""
 
 
 def made_for_plan(campaign: CampaignView, secret: str) -> str:
     """What a plan Job depends on: the definition, the database that it is read from, the sender Secret's name."""
     spec, definition = _parts(campaign)
-    return names.digest(definition.definition_hash(), spec.database.name, spec.database.key, secret)
+    return names.digest(definition.definition_hash(), *_database(spec), secret)
 
 
 def made_for_send(campaign: CampaignView, relay: RelayView | None, secret: str) -> str:
@@ -75,7 +80,7 @@ def made_for_send(campaign: CampaignView, relay: RelayView | None, secret: str) 
     ca = (relay.ca.name, relay.ca.key) if relay and relay.ca else None
     account = _named_account(relay) if relay else ()
     auth = relay.auth_secret if relay else None
-    return names.digest(spec.database.name, spec.database.key, auth, ca, secret, *account)
+    return names.digest(*_database(spec), auth, ca, secret, *account)
 
 
 def _named_account(relay: RelayView) -> tuple[str, ...]:
@@ -100,6 +105,7 @@ def plan_job(campaign: CampaignView, image: Image, *, run: int, attempt: int) ->
     container = _container(PLANNER, image, _plan_environment(campaign, image, run), _default_resources(campaign))
     pod = _pod(container, grace_seconds=PLANNER_GRACE_SECONDS)
     _mount_config_maps(campaign, pod, container)
+    _mount_volume(campaign, pod, container)
     spec = {
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
@@ -200,6 +206,10 @@ def preflight_job(relay: RelayView, image: Image, *, made_for: str, attempt: int
             "template": {"metadata": {"labels": labels, "annotations": quiet}, "spec": pod},
         },
     }
+
+
+def _database(spec: CampaignSpec) -> tuple[str, str] | tuple[()]:
+    return (spec.database.name, spec.database.key) if spec.database else ()
 
 
 def _parts(campaign: CampaignView) -> tuple[CampaignSpec, Any]:
@@ -303,30 +313,51 @@ def _default_resources(campaign: CampaignView) -> dict[str, Any]:
 
 
 def _mount_config_maps(campaign: CampaignView, pod: dict[str, Any], container: dict[str, Any]) -> None:
-    """What the message takes from ConfigMaps, as files. Optional: the planner says in words what is missing."""
+    """What the campaign takes from ConfigMaps, as files. Optional: the planner says in words what is missing."""
     _, definition = _parts(campaign)
-    for n, (name, keys) in enumerate(definition.message.config_maps().items()):
+    for n, (name, keys) in enumerate(definition.config_maps().items()):
         items = [{"key": key, "path": key} for key in keys]
         pod["volumes"].append({"name": f"config-{n}", "configMap": {"name": name, "items": items, "optional": True}})
         path = f"{environment.CONFIG_MAPS}/{name}"
         container["volumeMounts"].append({"name": f"config-{n}", "mountPath": path, "readOnly": True})
 
 
-def _plan_environment(campaign: CampaignView, image: Image, run: int) -> list[dict[str, Any]]:
+def _mount_volume(campaign: CampaignView, pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """The volume that holds the recipients' file, for reading."""
+    _, definition = _parts(campaign)
+    csv = definition.recipients.csv
+    if csv is None or csv.persistent_volume_claim is None:
+        return
+    claim = {"claimName": csv.persistent_volume_claim.claim_name, "readOnly": True}
+    pod["volumes"].append({"name": "recipients", "persistentVolumeClaim": claim})
+    container["volumeMounts"].append({"name": "recipients", "mountPath": environment.VOLUME, "readOnly": True})
+
+
+def _environment(campaign: CampaignView, image: Image, run: int) -> list[dict[str, Any]]:
+    """What planners and senders are told."""
     spec, _ = _parts(campaign)
+    database = [_secret(environment.DATABASE_URL, spec.database)] if spec.database else []
     return [
         _secret(environment.LEDGER_URL, KeyReference(name=image.secret, key=LEDGER_KEY)),
-        _secret(environment.DATABASE_URL, spec.database),
+        *database,
         {"name": environment.RUN, "value": str(run)},
         *_pod_name(),
     ]
+
+
+def _plan_environment(campaign: CampaignView, image: Image, run: int) -> list[dict[str, Any]]:
+    _, definition = _parts(campaign)
+    variables = _environment(campaign, image, run)
+    if definition.recipients.csv and definition.recipients.csv.url and image.url_networks:
+        variables.append({"name": environment.URL_NETWORKS, "value": image.url_networks})
+    return variables
 
 
 def _send_environment(
     campaign: CampaignView, relay: RelayView, image: Image, run: int, wave: int
 ) -> list[dict[str, Any]]:
     return [
-        *_plan_environment(campaign, image, run),
+        *_environment(campaign, image, run),
         _secret(environment.REDIS_URL, KeyReference(name=image.secret, key=REDIS_KEY)),
         {"name": environment.WAVE, "value": str(wave)},
         {"name": environment.GRACE_SECONDS, "value": str(SENDER_GRACE_SECONDS)},

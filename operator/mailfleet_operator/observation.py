@@ -265,6 +265,15 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """Recipients that a plan skips for one reason; `lines`: where the first of them are in a file."""
+
+    reason: str
+    count: int
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerView:
     """One snapshot of the campaign's runs."""
 
@@ -283,8 +292,10 @@ class LedgerView:
     late: int = 0
     """Outcomes that arrived after their range had ended."""
     reports: tuple[Report, ...] = ()
-    skipped: tuple[tuple[str, int], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     """Why the plan skips recipients, and how many: until the run starts."""
+    domains: tuple[tuple[str, int], ...] = ()
+    """The most frequent domains of those who get mail, with percent: until the run starts."""
     failures: tuple[Failure, ...] | None = ()
     """The most frequent reasons of failed recipients, not older than a minute; None: not counted yet."""
 

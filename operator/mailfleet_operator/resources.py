@@ -65,9 +65,9 @@ class TableSource(Model):
 
 
 class RecipientsSource(Model):
-    """The source of the audience, exactly one."""
+    """The source of the audience; a file's is the contract's alone."""
 
-    table: TableSource
+    table: TableSource | None = None
 
 
 class Day(StrEnum):
@@ -184,9 +184,9 @@ class CampaignSpec(Model):
     ttl_seconds_after_finished: int = 86_400
 
     @property
-    def database(self) -> KeyReference:
-        """The Secret key with the URL of the recipients' database."""
-        return self.recipients.table.database_secret_ref
+    def database(self) -> KeyReference | None:
+        """The Secret key with the URL of the recipients' database; None: they are a file."""
+        return self.recipients.table.database_secret_ref if self.recipients.table else None
 
 
 class RelayTls(Tls):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from mailfleet_sender.contract import environment
@@ -88,7 +89,12 @@ class Settings:
         return cls(
             ledger_url=text(environment.LEDGER_URL),
             redis_url=text(environment.REDIS_URL),
-            image=Image(text(SENDER_IMAGE), text(PULL_POLICY, "IfNotPresent"), text(SENDER_SECRET, "mailfleet")),
+            image=Image(
+                text(SENDER_IMAGE),
+                text(PULL_POLICY, "IfNotPresent"),
+                text(SENDER_SECRET, "mailfleet"),
+                _networks(variables.get(environment.URL_NETWORKS) or ""),
+            ),
             tick_seconds=number(TICK_SECONDS, 2),
             status_seconds=number(STATUS_SECONDS, 5),
             health_port=int(number(HEALTH_PORT, 8080)),
@@ -111,3 +117,14 @@ def _boundaries(names: str) -> tuple[str, ...]:
     if unknown := set(wanted) - set(boundaries.NAMES):
         raise SettingsError(f"{DIE_AT} names what is no boundary: {', '.join(sorted(unknown))}")
     return wanted
+
+
+def _networks(text: str) -> str:
+    """Checked here: a planner that cannot read them would fail each campaign that has nothing to do with them."""
+    try:
+        return ",".join(str(ip_network(part.strip())) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingsError(
+            f"{environment.URL_NETWORKS} must be networks as 10.0.0.0/8, separated by commas: the chart's value "
+            "recipients.allowedNetworks"
+        ) from None

@@ -28,7 +28,7 @@ def erase(addresses: Sequence[str], ledger_url: str) -> Exit:
     engine = open_ledger(ledger_url, application_name="mailfleet-erase")
     try:
         hashes = hashes_of(AddressHasher(load_address_key(engine)), addresses)
-        sys.stdout.write(f"{erase_hashes(engine, hashes)} erased\n")
+        sys.stdout.write(f"{erase_hashes(engine, hashes, addresses)} erased\n")
     except LedgerUnavailable as error:
         log.warning("the ledger does not answer: run the same again", error=str(error))
         return Exit.INTERRUPTED

@@ -118,5 +118,9 @@ class PlanMismatch(LedgerError, ValueError):  # noqa: N818 - says what is wrong
     """The pages written under a plan are not what is to be published: a gap, a page that is not full, a wrong count."""
 
 
+class PlanSuperseded(LedgerError, RuntimeError):  # noqa: N818 - says what is so
+    """A newer plan has swept what this one had loaded: nothing is left to do for it."""
+
+
 class LimiterUnavailable(SenderError, ConnectionError):  # noqa: N818 - a state of the world, as in conditions
     """Redis does not answer: nothing is sent until it does."""

@@ -7,38 +7,45 @@ from email import message_from_bytes, policy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg2.extensions
 import sqlalchemy as sa
 import structlog
 
 from . import last_words
-from .audience import Audience, Row, open_recipients
+from .audience import Row, SkipReason
 from .collecting import collect
 from .composing import composer_of
 from .contract.accounts import ReportReason
-from .contract.environment import CONFIG_MAPS, Exit
-from .errors import ComposeError, LedgerUnavailable, PlanError, PlanMismatch
-from .ledger import Planner, load_campaign, open_ledger, report
+from .contract.environment import CONFIG_MAPS, VOLUME, Exit
+from .errors import ComposeError, LedgerUnavailable, PlanError, PlanMismatch, PlanSuperseded
+from .ledger import Planner, drop_load, load_campaign, open_ledger, report
 from .message import LocalCode
+from .sourcing import audience_of, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from .audience import KeyType
+    from .audience import Audience, KeyType
     from .contract.campaign import Canary
-    from .ledger import Plan, PlannedPage
-    from .ledger.records import Snapshot
+    from .ledger import KeyArray, Plan, PlannedPage
     from .message import Composer
-    from .settings import PlanSettings
+    from .settings import Network, PlanSettings
 
 SAMPLE = 50
 """Real rows that the message is tried on."""
 PARSED_OCTETS = 8 * 1024 * 1024
 """Of the sample so much is read back, and one mail at least: with large attachments they are alike but for a line."""
+SPREAD_PAGES = 20
+"""Of at least so many pages, if there are so many, the recipients are counted by domain: 10,000 tell a share to 1 %."""
+LINES_TOLD = 3
+_WITH_LINES = frozenset({SkipReason.NO_ADDRESS, SkipReason.INVALID_ADDRESS, SkipReason.ADDRESS_NOT_ASCII})
+"""What a person mends in a file."""
 TEMPORARY = frozenset(
     {
         ReportReason.DATABASE_UNAVAILABLE,
         ReportReason.DATABASE_REFUSED,
         ReportReason.CONFIG_MAP_NOT_FOUND,
+        ReportReason.SOURCE_UNAVAILABLE,
         ReportReason.INTERNAL_ERROR,
     }
 )
@@ -65,6 +72,9 @@ def plan(settings: PlanSettings) -> Exit:
             database_url=settings.database_url,
             reporter=settings.reporter,
             config_folder=settings.config_folder,
+            volume_folder=settings.volume_folder,
+            networks=settings.networks,
+            ledger_url=settings.ledger_url,
         )
     except LedgerUnavailable as error:
         log.warning("ledger unavailable", error=str(error))
@@ -73,16 +83,27 @@ def plan(settings: PlanSettings) -> Exit:
 
 
 def plan_run(
-    ledger: sa.Engine, *, run: int, database_url: str, reporter: str, config_folder: Path = Path(CONFIG_MAPS)
+    ledger: sa.Engine,
+    *,
+    run: int,
+    database_url: str | None,
+    reporter: str,
+    config_folder: Path = Path(CONFIG_MAPS),
+    volume_folder: Path = Path(VOLUME),
+    networks: Sequence[Network] = (),
+    ledger_url: str = "",
 ) -> Exit:
     """`plan` over an open ledger.
 
     Args:
         ledger: what `open_ledger` gave.
         run: the run's id.
-        database_url: of the recipients' database.
+        database_url: of the recipients' database, where they are a table.
         reporter: the name under which a failure is reported; a success clears its report.
-        config_folder: where the ConfigMaps are that the message names.
+        config_folder: where the ConfigMaps are that the campaign names.
+        volume_folder: where the volume is that holds a file of recipients.
+        networks: from which such a file may be fetched though they are private.
+        ledger_url: where the rows of a file are read again.
 
     Raises:
         LedgerUnavailable: nothing was published, or it is not known.
@@ -94,21 +115,43 @@ def plan_run(
         log.critical("no such run, or one of a newer version", run=run)
         last_words.leave(str(error))
         return Exit.IMPOSSIBLE
+    campaign = snapshot.campaign
     planner = Planner(ledger)
-    if (started := planner.start(run, snapshot.campaign.definition_hash())) is None:
+    if (started := planner.start(run, campaign.definition_hash())) is None:
         log.info("nothing to plan: planned, edited or started already", run=run)
         planner.sweep(run)  # what a planner left that died before it could
         return Exit.DONE
+    planner.sweep(run)  # a planner that died may have left rows of a file
+    counts = _Counts(with_lines=bool(campaign.recipients.csv and campaign.recipients.csv.key_column is None))
     try:
-        materials = collect(snapshot.campaign.message, config_folder)
-        audience, key_type = _checked(snapshot, composer_of(snapshot, materials), database_url, reporter)
-        counts = _Counts()
+        materials = collect(campaign.message, config_folder)
+        composer = composer_of(snapshot, materials)
+        if campaign.recipients.csv:
+            files = {"config_folder": config_folder, "volume_folder": volume_folder}
+            load(ledger, started, campaign.recipients.csv, composer.columns, networks=networks, **files)
+        audience = audience_of(
+            campaign.recipients,
+            composer.columns,
+            run=run,
+            plan=started.number,
+            steps=campaign.canary.steps if campaign.canary else (),
+            database_url=database_url,
+            ledger_url=ledger_url,
+            application_name=f"mailfleet-planner {reporter}",
+        )
+        key_type = _checked(composer, audience)
         planner.write(started, counts.through(audience.pages()))
-        counts.check_steps(snapshot.campaign.canary)
-        published = planner.publish(started, counts.planned, counts.skipped, key_type, materials)
+        counts.check_steps(campaign.canary)
+        told = counts.told(audience)
+        published = planner.publish(started, counts.planned, counts.skipped, key_type, materials, audience=told)
+    except PlanSuperseded as error:
+        log.info("a newer plan came first", run=run, why=str(error))
+        return Exit.DONE
     except PlanError as error:
+        drop_load(ledger, run, started.number)
         return _failed(ledger, run, reporter, error)
     except (PlanMismatch, sa.exc.SQLAlchemyError) as error:
+        drop_load(ledger, run, started.number)
         # Without the error's own text: a database quotes values of rows in it.
         what = getattr(getattr(error, "orig", None), "pgcode", None) or type(error).__name__
         message = f"a statement of the plan failed ({what}): if it stays, try a SELECT of table or view with the role"
@@ -139,12 +182,17 @@ def _peak_rss_kib() -> int:
 
 
 class _Counts:
-    """Counts keys while pages pass by."""
+    """Counts keys while pages pass by, and keeps some, evenly spread, to be asked for their domains."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_lines: bool) -> None:
+        """`with_lines`: keys are lines of a file, so that people can be told where rows are that are skipped."""
         self.planned = 0
         self.reasons: dict[str, int] = {}
         self.steps: dict[int, int] = {}
+        self._with_lines = with_lines
+        self._lines: dict[str, list[str]] = {}
+        self._kept: list[KeyArray] = []
+        self._stride = 1
 
     @property
     def skipped(self) -> int:
@@ -155,8 +203,13 @@ class _Counts:
             self.planned += page.keys.count
             if page.reason is not None:
                 self.reasons[page.reason] = self.reasons.get(page.reason, 0) + page.keys.count
-            elif page.step:
-                self.steps[page.step] = self.steps.get(page.step, 0) + page.keys.count
+                if self._with_lines and page.reason in _WITH_LINES and page.reason not in self._lines:
+                    self._lines[page.reason] = _taken_apart(page.keys)[:LINES_TOLD]
+            else:
+                if page.step:
+                    self.steps[page.step] = self.steps.get(page.step, 0) + page.keys.count
+                if page.number % self._stride == 0:
+                    self._keep(page.keys)
             yield page
 
     def check_steps(self, canary: Canary | None) -> None:
@@ -169,22 +222,32 @@ class _Counts:
         if self.steps != dict(enumerate(sizes, 1)):
             raise PlanMismatch(f"canary steps of {self.steps} recipients, not {sizes}")
 
+    def told(self, audience: Audience) -> dict[str, object]:
+        """What people are told of the audience: `audience` of `Planner.publish`."""
+        counts = audience.domains([key for page in self._kept for key in _taken_apart(page)])
+        whole = sum(page.count for page in self._kept)
+        shares = [(domain, round(100 * count / whole)) for domain, count in counts]
+        return {"domains": [list(share) for share in shares if share[1]], "lines": self._lines}
 
-def _checked(snapshot: Snapshot, composer: Composer, database_url: str, reporter: str) -> tuple[Audience, KeyType]:
-    """The audience and its key's type, once the message was tried on it.
+    def _keep(self, keys: KeyArray) -> None:
+        """From 20 to 40 pages of however many: when there are more, every other one goes."""
+        self._kept.append(keys)
+        if len(self._kept) > 2 * SPREAD_PAGES:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+
+
+def _taken_apart(keys: KeyArray) -> list[str]:
+    found: list[str] = psycopg2.extensions.STRINGARRAY(keys.literal, None)
+    return found
+
+
+def _checked(composer: Composer, audience: Audience) -> KeyType:
+    """The type of the audience's key, once the message was tried on it.
 
     Raises:
         PlanError: with the remedy.
     """
-    recipients = snapshot.campaign.recipients
-    audience = Audience(
-        open_recipients(database_url, application_name=f"mailfleet-planner {reporter}"),
-        recipients.table,
-        composer.columns,
-        exclude=recipients.exclude,
-        duplicate_addresses=recipients.duplicate_addresses,
-        steps=snapshot.campaign.canary.steps if snapshot.campaign.canary else (),
-    )
     key_type = audience.check()
     for column, count in audience.nulls(composer.required).items():
         raise PlanError(
@@ -193,7 +256,7 @@ def _checked(snapshot: Snapshot, composer: Composer, database_url: str, reporter
             f"write {{{{ {column}|default('...') }}}}, or exclude these rows with match (IsNotNull)",
         )
     _try(composer, audience)
-    return audience, key_type
+    return key_type
 
 
 def _try(composer: Composer, audience: Audience) -> None:

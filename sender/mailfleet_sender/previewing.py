@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from .audience import Audience, Row, UnusableRow, open_recipients
+from .audience import Row, UnusableRow
 from .composing import composer_of
 from .contract import environment
 from .contract.environment import Exit
 from .errors import ComposeError, LedgerUnavailable, NotThereError, PlanError, SettingsError
 from .ledger import AddressHasher, Runs, fate_of, first_keys, load_address_key, load_campaign, open_ledger, suppressed
+from .sourcing import audience_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from .audience import Audience
     from .ledger import RunRow, Snapshot
     from .message import Composer
     from .settings import Environment
@@ -101,9 +103,14 @@ class Planned:
             )
         snapshot = load_campaign(ledger, run.id)
         composer = composer_of(snapshot)
-        url = env.text(environment.DATABASE_URL)
-        recipients = open_recipients(url, application_name="mailfleet-preview")
-        audience = Audience(recipients, snapshot.campaign.recipients.table, composer.columns)
+        audience = audience_of(
+            snapshot.campaign.recipients,
+            composer.columns,
+            run=run.id,
+            database_url=env.variables.get(environment.DATABASE_URL) or None,
+            ledger_url=env.text(environment.LEDGER_URL),
+            application_name="mailfleet-preview",
+        )
         return cls(ledger, run, snapshot, composer, audience)
 
     def rows(self, key: str | None) -> Iterator[Row]:
@@ -140,11 +147,18 @@ class Planned:
         fate = fate_of(self.ledger, self.run.id, self._plan, key)
         if fate is None:
             raise NotThereError(
-                f"no recipient has the key {key} in the plan of run {self.run.run_id}: keys are values of the column "
-                f"{self.snapshot.campaign.recipients.table.key_column}, as they were when the run was planned"
+                f"no recipient has the key {key} in the plan of run {self.run.run_id}: keys are {self._keys()}, "
+                "as they were when the run was planned"
             )
         if fate:
             tell(f"the recipient with the key {key} gets no mail: skipped by the plan, {fate}")
+
+    def _keys(self) -> str:
+        recipients = self.snapshot.campaign.recipients
+        if recipients.table:
+            return f"values of the column {recipients.table.key_column}"
+        keyed = recipients.csv and recipients.csv.key_column
+        return f"values of the column {keyed}" if keyed else "numbers of lines of the file"
 
     def _suppressed(self, rows: Sequence[Row | UnusableRow]) -> dict[str, str]:
         """Reasons by key."""

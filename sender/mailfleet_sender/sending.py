@@ -18,7 +18,6 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from .audience import Audience, open_recipients
 from .composing import composer_of
 from .connecting import connector_of
 from .contract.accounts import ReportReason
@@ -49,6 +48,7 @@ from .ledger import (
 from .limiter import USAGE_LOOK_BACK, AccountLimits, Limiter, open_limiter, seed_limits, seed_usage
 from .metrics import SenderMetrics
 from .smtp import Modes
+from .sourcing import audience_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -220,10 +220,13 @@ class _Sender:
         relay, _ = await self._relay()
         hasher = AddressHasher(await self.ledger.run(load_address_key, self.engine))
         composer = composer_of(snapshot)
-        audience = Audience(
-            open_recipients(self.settings.database_url, application_name=f"mailfleet-sender {self.settings.pod}"),
-            campaign.recipients.table,
+        audience = audience_of(
+            campaign.recipients,
             composer.columns,
+            run=owned.run,
+            database_url=self.settings.database_url,
+            ledger_url=self.settings.ledger_url,
+            application_name=f"mailfleet-sender {self.settings.pod}",
         )
         client = open_limiter(self.settings.redis_url)
         stack.push_async_callback(client.aclose)

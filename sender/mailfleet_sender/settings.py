@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .contract import environment
 from .errors import SettingsError
@@ -13,6 +14,7 @@ from .errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Network: TypeAlias = IPv4Network | IPv6Network
 TIMING = {
     "lease_seconds": ("MAILFLEET_LEASE_SECONDS", 15.0),
     "margin_seconds": ("MAILFLEET_MARGIN_SECONDS", 5.0),
@@ -61,20 +63,24 @@ class PlanSettings:
     """What the verb `plan` needs."""
 
     ledger_url: str = field(repr=False)
-    database_url: str = field(repr=False)
+    database_url: str | None = field(repr=False)
     run: int
     reporter: str
     config_folder: Path = Path(environment.CONFIG_MAPS)
+    volume_folder: Path = Path(environment.VOLUME)
+    networks: tuple[Network, ...] = ()
 
     @classmethod
     def read(cls, env: Environment) -> PlanSettings:
         """Read them from the environment (SettingsError names what is wrong)."""
         return cls(
             ledger_url=env.text(environment.LEDGER_URL),
-            database_url=env.text(environment.DATABASE_URL),
+            database_url=env.variables.get(environment.DATABASE_URL) or None,
             run=int(env.number(environment.RUN)),
             reporter=env.text(environment.POD_NAME),
             config_folder=Path(env.variables.get(environment.CONFIG_FOLDER) or environment.CONFIG_MAPS),
+            volume_folder=Path(env.variables.get(environment.VOLUME_FOLDER) or environment.VOLUME),
+            networks=_networks(env.variables.get(environment.URL_NETWORKS) or ""),
         )
 
 
@@ -145,7 +151,7 @@ class SendSettings:
 
     ledger_url: str = field(repr=False)
     redis_url: str = field(repr=False)
-    database_url: str = field(repr=False)
+    database_url: str | None = field(repr=False)
     smtp: SmtpSettings
     run: int
     wave: int
@@ -164,7 +170,7 @@ class SendSettings:
         return cls(
             ledger_url=env.text(environment.LEDGER_URL),
             redis_url=env.text(environment.REDIS_URL),
-            database_url=env.text(environment.DATABASE_URL),
+            database_url=env.variables.get(environment.DATABASE_URL) or None,
             smtp=SmtpSettings.read(env),
             run=int(env.number(environment.RUN)),
             wave=int(env.number(environment.WAVE)),
@@ -183,6 +189,13 @@ def _relay_name(text: str) -> tuple[str, str]:
     if not slash:
         raise SettingsError(f"a relay is named NAMESPACE/NAME ({environment.RELAY}), not {text!r}")
     return namespace, name
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingsError(f"{environment.URL_NETWORKS} must be networks as 10.0.0.0/8, separated by commas") from None
 
 
 def _timing(env: Environment) -> dict[str, float]:

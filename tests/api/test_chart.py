@@ -380,6 +380,14 @@ def test_shared_accounts_reach_the_operator() -> None:
     assert told["MAILFLEET_SHARED_ACCOUNTS"] == "a,b-c"
 
 
+def test_networks_for_files_of_recipients_reach_the_operator() -> None:
+    containers = one(
+        render("mailfleet", *URLS, "--set=recipients.allowedNetworks={10.0.0.0/8,fd00::/8}"), "Deployment"
+    )["spec"]["template"]["spec"]["containers"]
+    told = next(env["value"] for env in containers[0]["env"] if env["name"] == "MAILFLEET_URL_NETWORKS")
+    assert told == "10.0.0.0/8,fd00::/8"
+
+
 def test_another_ledger_restarts_the_operator() -> None:
     def configuration(*values: str) -> str:
         template = one(render("mailfleet", *values), "Deployment")["spec"]["template"]

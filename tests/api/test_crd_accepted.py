@@ -52,6 +52,26 @@ def test_smallest_campaign_gets_the_documented_defaults(api: ControlPlane, names
     }
 
 
+SOURCES: dict[str, dict[str, Any]] = {
+    "ConfigMap": {"configMapKeyRef": {"name": "vip", "key": "people.csv"}},
+    "volume": {"persistentVolumeClaim": {"claimName": "lists", "path": "2026/a..b.csv"}},
+    "URL": {"url": {"href": "https://files.example.com:8443/vip.csv?signature=x%20y", "sha256": "0a" * 32}},
+    "plain URL": {"url": {"href": "http://[fd00::1]/vip.csv", "sha256": "0a" * 32}},
+    "all of it": {
+        "configMapKeyRef": {"name": "vip", "key": "people.csv"},
+        "keyColumn": "customer number",
+        "emailColumn": "E-Mail",
+        "match": [{"column": "country", "operator": "In", "values": ["DE", "AT"]}],
+    },
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_recipients_may_be_a_file(api: ControlPlane, namespace: str, source: dict[str, Any]) -> None:
+    kept = apply(api, namespace, put(campaign(), "spec.recipients", {"csv": source}))["spec"]["recipients"]
+    assert kept == {"csv": {"emailColumn": "email", **source}, "duplicateAddresses": "Skip"}
+
+
 def test_smallest_relay_gets_the_documented_defaults(api: ControlPlane, namespace: str) -> None:
     assert apply(api, namespace, relay())["spec"] == {
         "host": "smtp.example.com",

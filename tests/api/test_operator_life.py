@@ -75,7 +75,9 @@ def test_suspended_at_creation_stops_after_the_plan_and_goes_on_when_resumed(han
     assert status["recipients"]["planned"] == status["recipients"]["remaining"] == 1000
     assert "startTime" not in status
     said = hand.condition("autumn", "Planned")["message"]
-    assert said == "1000 recipients, 0 of them skipped; at the relay's limit the others take 1 s"
+    assert said == (
+        "1000 recipients, 0 of them skipped; at the relay's limit the others take 1 s; most at example.com 100 %"
+    )
     assert not hand.jobs("sender")
     hand.patch("autumn", {"suspend": False})
     wait_for("a send Job", lambda: hand.jobs("sender"), interval=0.2)

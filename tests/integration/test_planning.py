@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from mailfleet_sender import planning
+from mailfleet_sender import last_words, planning
 from mailfleet_sender.contract import environment
 from mailfleet_sender.contract.accounts import Report, ReportReason, RunState
 from mailfleet_sender.contract.campaign import Campaign
@@ -274,7 +274,7 @@ def test_a_run_that_the_ledger_does_not_know_is_never_planned(shop: Shop) -> Non
 
 def test_a_ledger_that_is_away_leaves_last_words(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = tmp_path / "termination-log"
-    monkeypatch.setattr(planning, "TERMINATION_LOG", str(words))
+    monkeypatch.setattr(last_words, "TERMINATION_LOG", str(words))
     away = PlanSettings("postgresql://me:s3cret@127.0.0.1:1/ledger", shop.database_url, 1, "news-plan-abc")
     assert planning.plan(away) is Exit.INTERRUPTED
     assert "ledger" in words.read_text()

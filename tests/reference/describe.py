@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailfleet_operator import events, plan, status
-from mailfleet_operator.observation import LedgerView, Refusal, Status
+from mailfleet_operator.observation import LedgerView, Refusal, Skipped, Status
 from mailfleet_operator.pace import Pace, Sample
 from mailfleet_sender.contract.accounts import EndReason, Failure, ReportReason, RunState, Totals
 from observations import (
@@ -97,7 +97,10 @@ def states() -> dict[str, Observation]:
         "The relay is missing": observation(campaign=campaign(), ledger=planning(), relay=None, **fresh),
         "Planned, and held: suspend is true": observation(
             campaign=campaign(suspend=True),
-            ledger=planned(skipped=(("InvalidAddress", 900), ("Duplicate", 100))),
+            ledger=planned(
+                skipped=(Skipped("InvalidAddress", 900), Skipped("DuplicateAddress", 100)),
+                domains=(("gmail.com", 41), ("web.de", 12)),
+            ),
             **fresh,
         ),
         "Waiting for its start": observation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +171,37 @@ class TestPlanJob:
         large = {**manifests.DEFAULT_RESOURCES, "limits": {"memory": "1Gi"}}
         usual = {**manifests.DEFAULT_RESOURCES, "limits": {"memory": "256Mi"}}
         assert resources == [large, large, own, usual, usual]
+
+    def test_a_file_of_recipients_is_the_planners_alone_and_no_database_is_told(self) -> None:
+        source = {"csv": {"configMapKeyRef": {"name": "legal", "key": "vip.csv"}}}
+        attachment = {"name": "a.pdf", "configMapKeyRef": {"name": "legal", "key": "a"}}
+        message = {"from": "a@example.com", "subject": "s", "text": "t", "attachments": [attachment]}
+        plan, send = plan_job(recipients=source, message=message), send_job(recipients=source, message=message)
+        (volume,) = [v["configMap"] for v in pod(plan)["volumes"] if "configMap" in v]
+        assert [item["key"] for item in volume["items"]] == ["a", "vip.csv"]
+        assert not [v for v in pod(send)["volumes"] if "configMap" in v]
+        assert environment.DATABASE_URL not in variables(plan)
+        assert environment.DATABASE_URL not in variables(send)
+
+    def test_a_volume_is_mounted_for_reading_where_the_planner_looks(self) -> None:
+        source = {"csv": {"persistentVolumeClaim": {"claimName": "lists", "path": "vip.csv"}}}
+        plan = pod(plan_job(recipients=source))
+        (volume,) = [v for v in plan["volumes"] if "persistentVolumeClaim" in v]
+        (mount,) = [m for m in plan["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
+        assert volume["persistentVolumeClaim"] == {"claimName": "lists", "readOnly": True}
+        assert mount == {"name": volume["name"], "mountPath": environment.VOLUME, "readOnly": True}
+        read = PlanSettings.read(
+            Environment({"MAILFLEET_LEDGER_URL": "l", "MAILFLEET_POD_NAME": "p", "MAILFLEET_RUN": "1"})
+        )
+        assert str(read.volume_folder) == environment.VOLUME
+        assert not [v for v in pod(send_job(recipients=source))["volumes"] if "persistentVolumeClaim" in v]
+
+    def test_networks_that_are_allowed_are_told_to_who_fetches(self) -> None:
+        image = replace(IMAGE, url_networks="10.0.0.0/8")
+        url = {"csv": {"url": {"href": "https://files.example.com/a", "sha256": "0" * 64}}}
+        fetching = manifests.plan_job(campaign(recipients=url), image, run=5, attempt=1)
+        assert variables(fetching)[environment.URL_NETWORKS] == "10.0.0.0/8"
+        assert environment.URL_NETWORKS not in variables(manifests.plan_job(campaign(), image, run=5, attempt=1))
 
     def test_a_planner_looks_where_they_are_mounted(self) -> None:
         variables = {"MAILFLEET_LEDGER_URL": "l", "MAILFLEET_DATABASE_URL": "d", "MAILFLEET_POD_NAME": "p"}

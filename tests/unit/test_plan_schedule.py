@@ -21,6 +21,7 @@ from mailfleet_operator.actions import (
     TellLimiter,
 )
 from mailfleet_operator.conditions import Condition, Type, time_text
+from mailfleet_operator.observation import Skipped
 from mailfleet_operator.pace import Pace, Sample
 from mailfleet_operator.windows import BEGINNING
 from mailfleet_sender.contract.accounts import EndReason, RunState, Totals
@@ -310,10 +311,29 @@ class TestForecast:
         )
 
     def test_it_says_why_recipients_are_skipped(self) -> None:
-        view = planned(skipped=(("DuplicateAddress", 900), ("Excluded", 100)))
+        view = planned(skipped=(Skipped("DuplicateAddress", 900), Skipped("Excluded", 100)))
         condition = said(waiting({}, view, suspend=True), Type.PLANNED)
         assert condition
         assert "1000 of them skipped (900 DuplicateAddress, 100 Excluded); at" in condition.message
+
+    def test_it_says_on_which_lines_of_a_file_they_are(self) -> None:
+        view = planned(skipped=(Skipped("InvalidAddress", 900, ("2", "7", "11")), Skipped("NoAddress", 1, ("5",))))
+        condition = said(waiting({}, view, suspend=True), Type.PLANNED)
+        assert condition
+        assert "(900 InvalidAddress at lines 2, 7, 11, ..., 1 NoAddress at line 5); at" in condition.message
+
+    def test_it_says_to_which_domains_the_most_goes(self) -> None:
+        view = planned(domains=(("gmail.com", 41), ("web.de", 12)))
+        condition = said(waiting({}, view, suspend=True), Type.PLANNED)
+        assert condition
+        assert condition.message.endswith("; most at gmail.com 41 %, web.de 12 %")
+
+    def test_domains_that_do_not_fit_are_left_out_whole(self) -> None:
+        long = tuple((f"{'x' * 60}{n}.example", 10) for n in range(5))
+        condition = said(waiting({}, planned(domains=long), suspend=True), Type.PLANNED)
+        assert condition
+        assert len(condition.message.encode()) <= 256
+        assert condition.message.endswith(".example 10 %")
 
     def test_it_says_what_does_not_fit_before_the_end_time(self) -> None:
         schedule = {"endTime": in_seconds(16_700)}

@@ -33,6 +33,17 @@ def words(o: Observation) -> str:
     return f"{takes}: does not fit its window, {left:,} left"
 
 
+def domains(o: Observation, *, room: int) -> str:
+    """Where the most of the mail goes, as many domains as fit into so many octets; nothing where that is unknown."""
+    told = ""
+    for domain, percent in o.ledger.domains if o.ledger else ():
+        more = f"{', ' if told else '; most at '}{domain} {percent} %"
+        if len((told + more).encode()) > room:
+            break
+        told += more
+    return told
+
+
 def duration(seconds: float) -> str:
     """For people: 45 s, 35 min, 7.5 h, 3.1 days."""
     if seconds < 120:

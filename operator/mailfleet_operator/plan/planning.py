@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator import delays
 from mailfleet_operator.actions import Action, CreatePlanJob, DeleteJob
-from mailfleet_operator.conditions import Condition, Type, false, true
+from mailfleet_operator.conditions import MESSAGE_BYTES, Condition, Type, false, true
 from mailfleet_operator.observation import PLANNER
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
@@ -18,7 +18,7 @@ from .step import Step
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mailfleet_operator.observation import JobView, Observation
+    from mailfleet_operator.observation import JobView, Observation, Skipped
     from mailfleet_sender.contract.accounts import Report
 
 
@@ -30,8 +30,9 @@ def policy(o: Observation) -> Step | None:
     if run.state is not RunState.PLANNING:
         message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
         if run.state is RunState.PLANNED:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in o.ledger.skipped)
+            reasons = ", ".join(map(_words, o.ledger.skipped))
             message += f" ({reasons})" * bool(reasons) + forecast.words(o) + relay.doubts(o)
+            message += forecast.domains(o, room=MESSAGE_BYTES - len(message.encode()))
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
     own = [j for j in jobs if j.owner_uid == o.campaign.uid and not j.deleting]
@@ -48,6 +49,13 @@ def policy(o: Observation) -> Step | None:
         done = tuple(DeleteJob(j.name, j.uid, "another attempt follows") for j in current)
         actions = (*outdated, CreatePlanJob(run.id, latest.attempt + 1), *done)
     return Step(actions, failure(o, latest), last=True)
+
+
+def _words(skipped: Skipped) -> str:
+    """How many, why, and where in the file."""
+    lines = ", ".join(skipped.lines) + ", ..." * (skipped.count > len(skipped.lines))
+    where = f" at line{'s' * (skipped.count > 1)} {lines}" if skipped.lines else ""
+    return f"{skipped.count} {skipped.reason}{where}"
 
 
 def next_attempt(job: JobView) -> datetime:

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from .audience import Audience, KeyType
 from .connect import open_recipients
+from .csv_file import CsvFile
+from .csv_rows import CsvRows, check_columns
+from .files import opened
 from .row import Row, SkipReason, UnusableRow
 
-__all__ = ["Audience", "KeyType", "Row", "SkipReason", "UnusableRow", "open_recipients"]
+__all__ = [
+    "Audience",
+    "CsvFile",
+    "CsvRows",
+    "KeyType",
+    "Row",
+    "SkipReason",
+    "UnusableRow",
+    "check_columns",
+    "open_recipients",
+    "opened",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from mailfleet_sender.ledger.values import KeyArray, PlannedPage
 from mailfleet_sender.message.address import BLANKS
 from mailfleet_sender.message.mail import LocalCode
 
-from . import statement
+from . import csv_rows, statement
 from .connect import reading, sqlstate
+from .csv_rows import CsvRows
 from .row import Row, UnusableRow
 from .table import FIXED_TYPES, JSON_TYPES, KEY_TYPES, TEXT_TYPES, Named, describe, describe_exclusion
 
@@ -36,12 +38,17 @@ IDLE_SECONDS = 600
 """How long the plan's cursor may wait for the ledger between two fetches."""
 SAMPLED = 1_000
 """Of how many of the first rows, in key order, a sample is taken."""
+TOP_DOMAINS = 5
+"""How many of the most frequent domains a plan names."""
 FETCHED_PAGES = 20
 """Pages a fetch: 10,000 keys are held at once."""
 
 # What the server or the driver raises over a value: bytes that are no UTF-8 (22021, 22P05), a date without a
 # counterpart in Python. The page is then read in halves until the row is alone.
 _UNREADABLE = (sa.exc.DataError, ValueError, OverflowError, RecursionError)
+
+# What `reading` says of a database that was named by the campaign.
+_AWAY = frozenset({ReportReason.DATABASE_UNAVAILABLE, ReportReason.DATABASE_REFUSED})
 
 
 class KeyType(StrEnum):
@@ -64,7 +71,7 @@ class Audience:
     def __init__(
         self,
         engine: sa.Engine,
-        table: Table,
+        source: Table | CsvRows,
         columns: Collection[str],
         *,
         exclude: Sequence[Exclusion] = (),
@@ -74,12 +81,14 @@ class Audience:
         """Nothing is read yet.
 
         Args:
-            engine: what `open_recipients` gave.
+            engine: what `open_recipients` gave: the ledger's, if the source are rows of a file.
+            source: the campaign's table, or the rows that its plan loaded.
             columns: those that the templates use (`Composer.columns`).
             exclude: whose addresses get no mail. Only the plan's methods read these tables, `rows` does not.
             steps: of a canary, which `pages` cuts the audience into.
         """
-        self._engine, self._table, self._columns = engine, table, tuple(sorted(set(columns)))
+        self._engine, self._source, self._columns = engine, source, tuple(sorted(set(columns)))
+        self._match = source.csv.match if isinstance(source, CsvRows) else source.match
         self._exclude, self._duplicates, self._steps = tuple(exclude), duplicate_addresses, tuple(steps)
         self._described: Described | None = None
 
@@ -93,9 +102,12 @@ class Audience:
             PlanError: TableNotFound, ColumnNotFound, KeyTypeUnsupported, KeyNull, KeyNotUnique, MatchInvalid,
                 DatabaseUnavailable, DatabaseRefused (all that waiting may mend as AudienceUnavailable).
         """
-        with reading(self._engine) as connection:
-            self._described = described = describe(connection, self._table, self._columns)
+        with self._reading() as connection:
+            self._described = None
+            described = self._describe(connection)
             self._exclusions(connection)
+            if isinstance(self._source, CsvRows):
+                csv_rows.check_keys(connection, self._source)
             self._check_keys(connection, described)
         return KeyType(KEY_TYPES[described.key.kind])
 
@@ -113,7 +125,7 @@ class Audience:
         """
         skipped = 0
         try:
-            with reading(self._engine, repeatable=True) as connection:
+            with self._reading(repeatable=True) as connection:
                 described = self._describe(connection)
                 exclusions = self._exclusions(connection)
                 self._check_keys(connection, described)
@@ -127,7 +139,7 @@ class Audience:
                     )
                 )
                 result = connection.execution_options(stream_results=True, yield_per=FETCHED_PAGES).execute(
-                    statement.plan(described, self._table.match, self._duplicates, exclusions, self._steps)
+                    statement.plan(described, self._match, self._duplicates, exclusions, self._steps)
                 )
                 for verdict, step, number, literal, count in result:
                     keys = KeyArray(literal, count)
@@ -148,13 +160,17 @@ class Audience:
             keys: as the plan gave them, at most a page.
 
         Returns:
-            by key. A key that is missing is gone: deleted, or no longer met by `match`.
+            by key. A key that is missing is gone: deleted, or no longer met by `match`; all of a file's rows are
+            gone a day after the end of their run.
 
         Raises:
             AudienceUnavailable: the database, the table or a column cannot be read now.
         """
-        with reading(self._engine) as connection:
-            described = self._describe(connection)
+        try:
+            with self._reading() as connection:
+                described = self._describe(connection)
+        except csv_rows.Forgotten:
+            return {}
         try:
             return self._read(described, keys)
         except _UNREADABLE:
@@ -166,8 +182,8 @@ class Audience:
         except sa.exc.ProgrammingError as error:
             # The table changed under us. Look again: `describe` knows the words for what is missing now.
             self._described = None
-            with reading(self._engine) as connection:
-                describe(connection, self._table, self._columns)
+            with self._reading() as connection:
+                self._describe(connection)
             raise _refused(error) from None
         except sa.exc.DBAPIError as error:
             raise _refused(error) from None
@@ -177,13 +193,13 @@ class Audience:
 
         They are among the first SAMPLED rows: to look for usable addresses further on could mean to judge them all.
         """
-        with reading(self._engine) as connection:
+        with self._reading() as connection:
             described, exclusions = self._describe(connection), self._exclusions(connection)
             key = statement.ordered(described, described.column(described.key.name))
             a = statement.address(described.column(described.email.name))
             first = (
                 sa.select(key.label("k"), a.label("a"))
-                .where(*statement.matching(described, self._table.match))
+                .where(*statement.matching(described, self._match))
                 .order_by(key)
                 .limit(SAMPLED)
                 .subquery("first")
@@ -198,9 +214,27 @@ class Audience:
         found = self.rows(chosen) if chosen else {}
         return [found[key] for key in chosen if key in found]
 
+    def domains(self, keys: Sequence[str]) -> list[tuple[str, int]]:
+        """The most frequent domains among these recipients, each with how many have it, the most first."""
+        with self._reading() as connection:
+            described = self._describe(connection)
+            connection.execute(sa.text("SELECT set_config('statement_timeout', '0', true)"))
+            a = statement.address(described.column(described.email.name))
+            domain = sa.func.split_part(a, "@", 2, type_=sa.Text)
+            count = sa.func.count()
+            found = connection.execute(
+                sa.select(domain, count)
+                .where(self._among(described), statement.usable(a))
+                .group_by(domain)
+                .order_by(count.desc(), domain)
+                .limit(TOP_DOMAINS),
+                {"keys": list(keys)},
+            ).all()
+        return [(name, number) for name, number in found]
+
     def nulls(self, columns: Collection[str]) -> dict[str, int]:
         """In how many rows that would get mail each of these columns is NULL; columns without any are left out."""
-        with reading(self._engine) as connection:
+        with self._reading() as connection:
             described = self._describe(connection)
             doubtful = [name for name in sorted(columns) if not described.columns[name].not_null]
             if not doubtful:
@@ -211,7 +245,7 @@ class Audience:
             a = statement.address(described.column(described.email.name))
             counts = connection.execute(
                 sa.select(*map(_count_if, missing)).where(
-                    *statement.matching(described, self._table.match),
+                    *statement.matching(described, self._match),
                     sa.or_(*missing),  # said once more here, so that the other rows' addresses are not judged
                     statement.usable(a),
                     *statement.not_excluded(a, exclusions),
@@ -221,8 +255,23 @@ class Audience:
 
     def _describe(self, connection: sa.Connection) -> Described:
         if self._described is None:
-            self._described = describe(connection, self._table, self._columns)
+            if isinstance(self._source, CsvRows):
+                self._described = csv_rows.describe(connection, self._source, self._columns)
+            else:
+                self._described = describe(connection, self._source, self._columns)
         return self._described
+
+    @contextmanager
+    def _reading(self, *, repeatable: bool = False) -> Iterator[sa.Connection]:
+        """`reading`, with words that fit where rows of a file are: in the ledger."""
+        try:
+            with reading(self._engine, repeatable=repeatable) as connection:
+                yield connection
+        except AudienceUnavailable as error:
+            if isinstance(self._source, CsvRows) and error.reason in _AWAY:
+                message = "the rows of recipients.csv are in the ledger, which does not answer or refuses to be read"
+                raise AudienceUnavailable(ReportReason.DATABASE_UNAVAILABLE, message) from None
+            raise
 
     def _exclusions(self, connection: sa.Connection) -> list[sa.ColumnClause[Any]]:
         return [
@@ -238,7 +287,7 @@ class Audience:
         key = described.column(described.key.name)
         total, nulls, distinct = connection.execute(
             sa.select(sa.func.count(), _count_if(key.is_(None)), sa.func.count(key.distinct())).where(
-                *statement.matching(described, self._table.match)
+                *statement.matching(described, self._match)
             )
         ).one()
         name = described.key.name
@@ -258,7 +307,7 @@ class Audience:
     def _read(self, described: Described, keys: Sequence[str]) -> dict[str, Row | UnusableRow]:
         found: dict[str, Row | UnusableRow] = {}
         chosen = [described.columns[name] for name in self._columns]
-        with reading(self._engine) as connection:
+        with self._reading() as connection:
             connection.execute(sa.text(f"SELECT set_config('statement_timeout', '{ROWS_SECONDS}s', true)"))
             result = connection.execute(self._page(described, chosen), {"keys": list(keys)})
             for key, large, email, *values in result:
@@ -284,21 +333,26 @@ class Audience:
             text if isinstance(text, sa.ColumnClause) else sa.case((sa.func.octet_length(text) <= COLUMN_OCTETS, text))
             for text in texts
         ]
-        keys = sa.cast(sa.bindparam("keys", type_=sa.ARRAY(sa.Text)), Named(described.key.base, array=True))
         return sa.select(
             sa.cast(key, sa.Text), sa.case(*large, else_=0), *(c.label(f"c{n}") for n, c in enumerate(wanted))
-        ).where(key == sa.func.any(keys), *statement.matching(described, self._table.match))
+        ).where(self._among(described), *statement.matching(described, self._match))
+
+    @staticmethod
+    def _among(described: Described) -> sa.ColumnElement[bool]:
+        """The key is one of those bound as `keys`."""
+        keys = sa.cast(sa.bindparam("keys", type_=sa.ARRAY(sa.Text)), Named(described.key.base, array=True))
+        return described.column(described.key.name) == sa.func.any(keys)
 
     def _undecodable_key(self) -> PlanError | None:
         """The first text key that is no UTF-8, by its place among the keys: a SQL_ASCII database may hold such."""
-        with reading(self._engine) as connection:
+        with self._reading() as connection:
             described = self._describe(connection)
             if described.key.kind not in TEXT_TYPES:
                 return None
             key = statement.ordered(described, described.column(described.key.name))
             octets = sa.func.convert_to(sa.cast(key, sa.Text), sa.func.getdatabaseencoding())
             result = connection.execution_options(stream_results=True, yield_per=10_000).execute(
-                sa.select(octets).where(*statement.matching(described, self._table.match)).order_by(key)
+                sa.select(octets).where(*statement.matching(described, self._match)).order_by(key)
             )
             for position, raw in enumerate(result.scalars()):
                 try:

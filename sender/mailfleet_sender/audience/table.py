@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -95,17 +95,20 @@ class Described:
 
     Attributes:
         keys_are_sound: the catalogue itself promises keys that are unique and never NULL.
+        labels: what the source calls a column, if not by its name.
     """
 
-    source: sa.TableClause
+    source: sa.FromClause
     key: Column
     email: Column
     columns: Mapping[str, Column]
     keys_are_sound: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
 
-    def column(self, name: str) -> sa.ColumnClause[Any]:
+    def column(self, name: str) -> sa.ColumnElement[Any]:
         """The quoted column."""
-        return self.source.c[name]
+        column: sa.ColumnElement[Any] = self.source.c[self.labels.get(name, name)]
+        return column
 
 
 def describe(connection: sa.Connection, table: Table, used: Collection[str]) -> Described:
@@ -133,7 +136,7 @@ def describe(connection: sa.Connection, table: Table, used: Collection[str]) -> 
     )  # fmt: skip
     described = Described(source, key, columns[table.email_column], columns, sound)
     for match in table.match:
-        _check_match(connection, described, match)
+        check_match(connection, described, match)
     return described
 
 
@@ -165,7 +168,8 @@ def _catalogue(
     columns = {r.name: Column(r.name, r.kind, r.base, r.type_name, bool(r.not_null), bool(r.is_unique)) for r in rows}
     for name, where in named:
         if name not in columns:
-            raise AudienceUnavailable(ReportReason.COLUMN_NOT_FOUND, _no_column(name, where, table, columns))
+            what = f"{table.schema_}.{table.name}"
+            raise AudienceUnavailable(ReportReason.COLUMN_NOT_FOUND, no_column(name, where, what, columns))
     needed = {name for name, _ in named}
     barred = [r.name for r in rows if r.name in needed and not r.readable]
     if barred or not found.usage:
@@ -205,7 +209,12 @@ def condition(described: Described, match: Match) -> sa.ColumnElement[bool]:
             return column.not_in(values)
 
 
-def _check_match(connection: sa.Connection, described: Described, match: Match) -> None:
+def check_match(connection: sa.Connection, described: Described, match: Match) -> None:
+    """See that a filter can be asked of its column.
+
+    Raises:
+        AudienceUnavailable: MatchInvalid.
+    """
     column = described.columns[match.column]
     takes_one = match.operator in {MatchOperator.EQUALS, MatchOperator.NOT_EQUALS}
     takes_none = match.operator in {MatchOperator.IS_NULL, MatchOperator.IS_NOT_NULL}
@@ -260,10 +269,17 @@ def _no_table(connection: sa.Connection, table: Table | AddressTable, path: str)
     return f"{path}: there is no table or view {table.schema_}.{table.name} in the recipients' database{hint}"
 
 
-def _no_column(name: str, where: str, table: Table | AddressTable, columns: Mapping[str, Column]) -> str:
+def no_column(name: str, where: str, what: str, columns: Collection[str]) -> str:
+    """The words for a column that is named and is not there.
+
+    Args:
+        where: the field that names it.
+        what: what has it not.
+        columns: the names of those that are there.
+    """
     close = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]}?" if close else ""
-    text = f"{where} names the column {name!r}, which {table.schema_}.{table.name} has not.{hint} Columns: "
+    text = f"{where} names the column {name!r}, which {what} has not.{hint} Columns: "
     return text + _listed(columns, room=256 - len(text.encode()))
 
 

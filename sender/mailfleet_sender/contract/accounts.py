@@ -117,6 +117,9 @@ class ReportReason(StrEnum):
     ADDRESS_INVALID = "AddressInvalid"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     ATTACHMENT_INVALID = "AttachmentInvalid"
+    CSV_INVALID = "CsvInvalid"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    SOURCE_REFUSED = "SourceRefused"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
     DATABASE_REFUSED = "DatabaseRefused"
     # a sender

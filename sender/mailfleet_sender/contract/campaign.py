@@ -65,6 +65,41 @@ class Table(Model):
     match: tuple[Match, ...] = ()
 
 
+class VolumeFile(Model):
+    """A file of a volume in the campaign's namespace."""
+
+    claim_name: str
+    path: str
+
+
+class CsvUrl(Model):
+    """A file that is fetched, and the checksum of what it must hold."""
+
+    href: str
+    sha256: str
+
+
+class ConfigMapKey(Model):
+    """One key of a ConfigMap in the campaign's namespace, as in core/v1 `configMapKeyRef`."""
+
+    name: str
+    key: str
+
+
+class Csv(Model):
+    """A CSV file (RFC 4180) whose first line names the columns. Exactly one source.
+
+    `key_column` None: a recipient's key is the number of the line on which its row begins.
+    """
+
+    config_map_key_ref: ConfigMapKey | None = None
+    persistent_volume_claim: VolumeFile | None = None
+    url: CsvUrl | None = None
+    key_column: str | None = None
+    email_column: str = "email"
+    match: tuple[Match, ...] = ()
+
+
 class AddressTable(Model):
     """A table or view of the recipients' database, of which the addresses alone are read."""
 
@@ -82,7 +117,8 @@ class Exclusion(Model):
 class Recipients(Model):
     """The audience. Exactly one source."""
 
-    table: Table
+    table: Table | None = None
+    csv: Csv | None = None
     exclude: tuple[Exclusion, ...] = ()
     duplicate_addresses: DuplicateAddresses = DuplicateAddresses.SKIP
 
@@ -93,13 +129,6 @@ class Unsubscribe(Model):
     url: str | None = None
     mailto: str | None = None
     one_click: bool = True
-
-
-class ConfigMapKey(Model):
-    """One key of a ConfigMap in the campaign's namespace, as in core/v1 `configMapKeyRef`."""
-
-    name: str
-    key: str
 
 
 class TemplateReference(Model):
@@ -130,16 +159,6 @@ class Message(Model):
     headers: dict[str, str] = Field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
     unsubscribe: Unsubscribe | None = None
-
-    def config_maps(self) -> dict[str, list[str]]:
-        """The ConfigMaps that are read when the run is planned, each with the keys wanted; in order of names."""
-        wanted: dict[str, set[str]] = {}
-        if self.template_ref:
-            wanted[self.template_ref.name] = set(TEMPLATE_KEYS)
-        for attachment in self.attachments:
-            reference = attachment.config_map_key_ref
-            wanted.setdefault(reference.name, set()).add(reference.key)
-        return {name: sorted(keys) for name, keys in sorted(wanted.items())}
 
 
 class Retry(Model):
@@ -189,6 +208,18 @@ class Campaign(Model):
     canary: Canary | None = None
     on_uncertain: OnUncertain = OnUncertain.SKIP
     retry: Retry = Retry()
+
+    def config_maps(self) -> dict[str, list[str]]:
+        """The ConfigMaps that are read when the run is planned, each with the keys wanted; in order of names."""
+        wanted: dict[str, set[str]] = {}
+        if self.message.template_ref:
+            wanted[self.message.template_ref.name] = set(TEMPLATE_KEYS)
+        references = [attachment.config_map_key_ref for attachment in self.message.attachments]
+        if self.recipients.csv and self.recipients.csv.config_map_key_ref:
+            references.append(self.recipients.csv.config_map_key_ref)
+        for reference in references:
+            wanted.setdefault(reference.name, set()).add(reference.key)
+        return {name: sorted(keys) for name, keys in sorted(wanted.items())}
 
     def snapshot(self) -> bytes:
         """Canonical JSON: sorted, compact, without defaulted fields, with the form's version."""

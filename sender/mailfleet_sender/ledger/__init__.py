@@ -5,6 +5,7 @@ Works on Postgres 14 or newer, also behind PgBouncer in transaction mode.
 """
 
 from .connection import open_ledger
+from .loads import begin_load, drop_load, load_rows
 from .migration import load_address_key, migrate, revisions
 from .owner import OwnedRange, boottime
 from .pages import fate_of, first_keys
@@ -56,12 +57,15 @@ __all__ = [
     "StepRow",
     "Timing",
     "WaveRow",
+    "begin_load",
     "boottime",
+    "drop_load",
     "fate_of",
     "first_keys",
     "load_address_key",
     "load_campaign",
     "load_relay",
+    "load_rows",
     "make_partitions",
     "migrate",
     "open_ledger",

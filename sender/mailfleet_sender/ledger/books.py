@@ -223,6 +223,12 @@ class Books:
             return None
         return most[0].code if most else None
 
+    def audience(self, run_id: int) -> dict[str, Any]:
+        """What the planner tells of a published plan beside counts: `domains`, `lines`."""
+        with available(), self._engine.connect() as connection:
+            found = connection.scalar(select(run.c.audience).where(run.c.id == run_id))
+            return dict(found or {})
+
     def open_ranges(self, run_id: int) -> list[tuple[int, int]]:
         """(wave, index) of each range that still owes something."""
         r = range_.c

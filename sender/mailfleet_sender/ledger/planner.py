@@ -15,11 +15,12 @@ from mailfleet_sender.errors import PlanMismatch
 
 from .change import COPY_ESCAPES
 from .connection import transaction
+from .loads import sweep_loads
 from .tables import page, run, run_message
 from .values import PAGE_SIZE, SKIPPED_WAVE, Plan, pages_of_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future
 
     from sqlalchemy import Connection, Engine
@@ -81,7 +82,14 @@ class Planner:
         return len(batch)
 
     def publish(
-        self, plan: Plan, planned: int, skipped: int, key_type: str, materials: Materials | None = None
+        self,
+        plan: Plan,
+        planned: int,
+        skipped: int,
+        key_type: str,
+        materials: Materials | None = None,
+        *,
+        audience: Mapping[str, Any] | None = None,
     ) -> bool:
         """PUBLISH: make the plan's pages the run's audience, and its materials part of the run's snapshot.
 
@@ -91,6 +99,7 @@ class Planner:
             skipped: keys in pages that bear a reason.
             key_type: the SQL type that keys are cast to when recipients are read.
             materials: what the message takes from ConfigMaps; None: nothing.
+            audience: what people are told of it beside counts; no address, no key of a table.
 
         Returns:
             False: another planner, an edit or the start came first; nothing is published.
@@ -120,6 +129,7 @@ class Planner:
                     planned=planned,
                     skipped=skipped,
                     key_type=key_type,
+                    audience=dict(audience or {}),
                     state=RunState.PLANNED.value,
                 )
             )
@@ -131,7 +141,7 @@ class Planner:
             return bool(connection.scalar(published))  # a COMMIT whose answer was lost
 
     def sweep(self, run_id: int) -> int:
-        """Delete the pages of plans that were not published and no longer can be.
+        """Delete the pages, and rows loaded from a file, of plans that were not published and no longer can be.
 
         Returns:
             how many pages went.
@@ -139,6 +149,7 @@ class Planner:
         Raises:
             LedgerUnavailable: try again at any time.
         """
+        sweep_loads(self._engine, run_id)
         with transaction(self._engine) as connection:
             return connection.execute(
                 delete(page).where(

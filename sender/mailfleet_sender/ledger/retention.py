@@ -16,6 +16,7 @@ from sqlalchemy import text
 from mailfleet_sender.errors import LedgerUnavailable
 
 from .connection import available, transaction
+from .loads import drop_loads, sweep_orphans
 from .partitions import PARTITIONS_LOCK, month
 from .runs import Runs
 from .values import Timing
@@ -46,6 +47,7 @@ _NEEDED = (
 _ENDED = text("""
 SELECT u.id FROM run u WHERE u.ended_at < clock_timestamp() - :days * interval '1 day' AND (
     EXISTS (SELECT 1 FROM page p WHERE p.run = u.id) OR EXISTS (SELECT 1 FROM report p WHERE p.run = u.id)
+    OR EXISTS (SELECT 1 FROM csv_load c WHERE c.run = u.id)
     OR EXISTS (SELECT 1 FROM late_outcome l JOIN range r ON r.id = l.range WHERE r.run = u.id))
 ORDER BY u.id
 """)
@@ -84,8 +86,9 @@ def retain(engine: Engine, *, months: int, today: date | None = None) -> Retaine
     """Forget what is old; safe to repeat, by two at once, and beside senders.
 
     Deliveries and names of the uncertain go with their month, `months` whole months after it, unless a run that
-    has not ended is among them. Pages and reports of runs that ended more than a day ago go, their late outcomes
-    are absorbed. Usage older than 8 days and expired suppressions go. A run's row and counters stay for ever.
+    has not ended is among them. Pages, reports and rows of files of runs that ended more than a day ago go, their
+    late outcomes are absorbed. Usage older than 8 days and expired suppressions go. A run's row and counters stay for
+    ever.
 
     Args:
         engine: of the ledger.
@@ -166,9 +169,10 @@ def _repeat(engine: Engine, statement: str, values: Mapping[str, object]) -> int
 
 
 def _forget_ended(engine: Engine) -> int:
-    """Pages, reports and late outcomes of runs that ended a day ago; each batch under the run's lock, for a retry
-    may open it again."""
+    """Pages, reports, late outcomes and rows of files of runs that ended a day ago; each batch of pages under the run's
+    lock, for a retry may open it again. Also rows that a planner left which nobody followed."""
     runs = Runs(engine)
+    sweep_orphans(engine)
     with available(), engine.connect() as connection:
         ended = connection.scalars(_ENDED, {"days": PAGES_DAYS}).all()
     total = 0
@@ -182,4 +186,5 @@ def _forget_ended(engine: Engine) -> int:
                 count = connection.execute(text(_PAGES), {"run": run}).rowcount
                 connection.execute(text(_REPORTS), {"run": run})
             total += count
+        drop_loads(engine, run)
     return total

@@ -75,6 +75,7 @@ run = Table(
     Column("pause_reason", Text),
     Column("pause_message", Text),
     Column("resumed_at", _WHEN),
+    Column("audience", JSONB),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 
@@ -97,6 +98,28 @@ page = Table(
     Column("attempts", ARRAY(SmallInteger)),
     Column("since", ARRAY(_WHEN)),
     Column("reason", Text),
+)
+
+csv_load = Table(
+    "csv_load",
+    metadata,
+    _run(primary=True),
+    Column("plan", Integer, primary_key=True, autoincrement=False),
+    Column("columns", ARRAY(Text), nullable=False),
+    Column("email", Integer, nullable=False),
+    Column("keyed", Boolean, nullable=False),
+    _now("at"),
+)
+
+csv_row = Table(
+    "csv_row",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("plan", Integer, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text),
+    Column("fields", ARRAY(Text), nullable=False),
+    Index("csv_row_key", "run", "plan", "key", postgresql_where=text("key IS NOT NULL")),
 )
 
 wave = Table(
