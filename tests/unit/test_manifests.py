@@ -184,6 +184,7 @@ class TestPlanJob:
         message = {"from": "a@example.com", "subject": "s", "text": "t", "attachments": [attachment]}
         plan, send = plan_job(recipients=source, message=message), send_job(recipients=source, message=message)
         (volume,) = [v["configMap"] for v in pod(plan)["volumes"] if "configMap" in v]
+        assert volume["name"] == "legal"
         assert [item["key"] for item in volume["items"]] == ["a", "vip.csv"]
         assert not [v for v in pod(send)["volumes"] if "configMap" in v]
         assert environment.DATABASE_URL not in variables(plan)
