@@ -51,7 +51,7 @@ RELEASE := PYTHONPATH=deploy/release:deploy/cluster $(PY) -B -m mailfleet_releas
 .PHONY: generated
 generated: venv ## write anew all files that are made from others (but for tests/schemas, which take a download)
 	cp crds/*.yaml charts/mailfleet/files/crds/
-	@$(RELEASE) chart-readme api.md install.yaml namespace.yaml definitions.yaml operator.yaml
+	@$(RELEASE) chart-readme api.md fields.md install.yaml namespace.yaml definitions.yaml operator.yaml
 	@PYTHONPATH=tests $(PY) -B -m gitops.files
 
 .PHONY: chart-readme
@@ -59,8 +59,8 @@ chart-readme: venv ## write charts/mailfleet/README.md from the comments of valu
 	@$(RELEASE) chart-readme
 
 .PHONY: api-reference
-api-reference: venv ## write docs/reference/api.md anew from the definitions
-	@$(RELEASE) api.md
+api-reference: venv ## write docs/reference/api.md and fields.md anew from the definitions and tests/reference/fields.yaml
+	@$(RELEASE) api.md fields.md
 
 .PHONY: install-yaml
 install-yaml: venv ## write deploy/install.yaml and the kustomize base anew from the chart

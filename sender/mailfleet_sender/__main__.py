@@ -17,8 +17,8 @@ from .settings import Environment, PlanSettings, PreflightSettings, SendSettings
 log = structlog.get_logger()
 
 
-def main() -> None:
-    """The verbs are described by --help; URLs and passwords come from the environment."""
+def command_line() -> argparse.ArgumentParser:
+    """The verbs and their arguments."""
     parser = argparse.ArgumentParser(prog="mailfleet-sender", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("plan", help="freeze the audience of a run into pages of the ledger")
@@ -32,7 +32,12 @@ def main() -> None:
     _describe_suppress(verbs.add_parser("suppress", help="who must not have mail; needs MAILFLEET_LEDGER_URL"))
     one = verbs.add_parser("erase", help="forget persons by their addresses; needs MAILFLEET_LEDGER_URL")
     one.add_argument("addresses", nargs="+", metavar="ADDRESS")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """The verbs are described by --help; URLs and passwords come from the environment."""
+    arguments = command_line().parse_args()
     # Process 1 of a pod ignores signals that nobody handles: without this, a SIGTERM while the libraries are
     # still being loaded would be lost, and the pod be killed in full flight when its grace ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))

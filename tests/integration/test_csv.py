@@ -72,6 +72,12 @@ def test_lines_are_sorted_as_numbers_and_the_first_of_a_double_is_mailed(desk: D
     assert desk.planned()[None] == [str(n) for n in range(2, 13)]
 
 
+def test_addresses_are_in_the_column_that_is_named(desk: Desk) -> None:
+    desk.write("email,first_name,mail\n,Ann,ann@example.com\nbob@example.com,Bob,\n")
+    assert desk.plan(desk.campaign(emailColumn="mail")) is Exit.DONE
+    assert desk.planned() == {None: ["2"], "NoAddress": ["3"]}
+
+
 def test_match_compares_fields_as_text(desk: Desk) -> None:
     desk.write(PEOPLE)
     gold = [{"column": "plan", "operator": "In", "values": ["gold", "x"]}]

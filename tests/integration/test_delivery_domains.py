@@ -156,3 +156,20 @@ def test_a_fleet_holds_no_more_connections_than_the_relay_allows(fleet: Fleet) -
     wait_for("every range has ended", ended, seconds=120)
     assert fleet.totals.sent == 2_000
     assert max(most) <= 6 + 3, most
+
+
+def test_a_sender_holds_no_more_connections_than_the_relay_allows_it(fleet: Fleet) -> None:
+    subscribers(fleet.database_url, 150)
+    fleet.sink.behave({"phase": "dot", "delay": 0.02})
+    fleet.relay_changes = {"connections": {"perSender": 2}}
+    fleet.start()
+    fleet.tend(1)
+    most = []
+
+    def ended() -> bool:
+        most.append(connections_to(fleet.sink.port))
+        return not fleet.tend(1)
+
+    wait_for("every range has ended", ended, seconds=60)
+    assert fleet.totals.sent == 150
+    assert 0 < max(most) <= 2, most

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from mailfleet_sender import last_words, planning
 from mailfleet_sender.contract import environment
 from mailfleet_sender.contract.accounts import Report, ReportReason, RunState
-from mailfleet_sender.contract.campaign import Campaign
+from mailfleet_sender.contract.campaign import Campaign, DuplicateAddresses
 from mailfleet_sender.contract.environment import Exit
 from mailfleet_sender.ledger import Runs, migrate, open_ledger
 from mailfleet_sender.settings import PlanSettings
@@ -142,6 +142,15 @@ def test_a_plan_is_published_with_exact_counts(shop: Shop) -> None:
         (-1, 0, 1, "NoAddress"),
         (-1, 1, 1, "DuplicateAddress"),
     ]
+
+
+def test_a_second_row_with_one_address_is_mailed_where_the_campaign_says_so(shop: Shop) -> None:
+    campaign = shop.campaign()
+    recipients = campaign.recipients.model_copy(update={"duplicate_addresses": DuplicateAddresses.SEND})
+    assert shop.plan(campaign.model_copy(update={"recipients": recipients})) is Exit.DONE
+    row = Runs(shop.ledger).get(shop.run)
+    assert row
+    assert (row.planned, row.skipped) == (1200, 1)
 
 
 def test_an_excluded_address_is_no_part_of_the_audience(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from mailfleet_sender.contract.relay import Connections, Limits, Relay, Tls, Tls
 from mailfleet_sender.errors import RelayUnavailable, SenderFault
 from mailfleet_sender.message import Mail
 from mailfleet_sender.smtp import Connector, Timeouts, VerdictKind
-from services import free_port
+from services import free_port, wait_for
 from sink import Sink
 
 if TYPE_CHECKING:
@@ -105,6 +106,41 @@ async def test_each_thing_a_relay_can_do_has_its_verdict(
     assert verdict.kind is kind, verdict
     await connection.close()
     assert len(sink.accepted()) == accepted
+
+
+async def test_a_connection_lasts_as_long_as_the_relay_says(sink: Sink) -> None:
+    few = await Connector(relay(sink.port, connections=Connections(messages_per_connection=2))).connect()
+    assert (await few.send(mail())).kind is VerdictKind.SENT
+    assert few.usable
+    assert (await few.send(mail("bob"))).kind is VerdictKind.SENT
+    assert not few.usable
+    await few.close()
+    patient, brief = [
+        await Connector(relay(sink.port, connections=Connections(idle_timeout_seconds=seconds))).connect()
+        for seconds in (3600, 1)
+    ]
+    await asyncio.to_thread(wait_for, "it lay idle for too long", lambda: not brief.usable)
+    assert patient.usable
+    await patient.close()
+    await brief.close()
+
+
+@pytest.mark.parametrize(("hello_name", "said"), [("[192.0.2.1]", "[192.0.2.1]"), (None, socket.gethostname())])
+async def test_it_greets_with_the_name_that_the_relay_is_given(hello_name: str | None, said: str) -> None:
+    heard: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        heard.append((await reader.readline()).decode())
+        writer.write(b"250 hello\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = await Connector(relay(port, hello_name=hello_name), timeouts=Timeouts(quit_seconds=0.3)).connect()
+        await connection.close()
+    assert heard == [f"EHLO {said}\r\n"]
 
 
 async def test_a_refused_recipient_leaves_the_connection_usable_for_the_next(sink: Sink) -> None:

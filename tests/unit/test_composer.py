@@ -127,6 +127,27 @@ def test_the_date_is_the_time_of_the_mail() -> None:
     assert date.timestamp() == 1_800_000_000
 
 
+def test_answers_go_where_the_campaign_says() -> None:
+    mail = composer(replyTo="{{ name }} <help@example.org>").compose(row(), key="1", eight_bit=True)
+    assert parse(mail.body)["Reply-To"] == "Ann <help@example.org>"
+    assert "Reply-To" not in parse(composer(replyTo=None).compose(row(), key="1", eight_bit=True).body)
+
+
+@pytest.mark.parametrize(
+    ("unsubscribe", "targets", "post"),
+    [
+        ({"url": "https://e.example/u/{{ token }}"}, "<https://e.example/u/t>", True),
+        ({"url": "https://e.example/u", "mailto": "a@b.example"}, "<https://e.example/u>, <mailto:a@b.example>", True),
+        ({"mailto": "leave@example.com"}, "<mailto:leave@example.com>", False),
+        ({"url": "https://e.example/u", "oneClick": False}, "<https://e.example/u>", False),
+    ],
+)  # fmt: skip
+def test_who_wants_no_more_mail_is_told_where_to_say_so(unsubscribe: dict[str, Any], targets: str, post: bool) -> None:
+    message = parse(composer(unsubscribe=unsubscribe).compose(row(), key="1", eight_bit=True).body)
+    assert " ".join(str(message["List-Unsubscribe"]).split()) == targets
+    assert ("List-Unsubscribe-Post" in message) is post
+
+
 def test_the_list_has_a_name_under_the_senders_domain() -> None:
     made = Composer(Message.model_validate(NEWS), run_key=RUN, list_id="autumn-news.marketing")
     assert parse(made.compose(row(), key="1", eight_bit=True).body)["List-Id"] == "<autumn-news.marketing.example.com>"

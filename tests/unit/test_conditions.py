@@ -24,8 +24,21 @@ from mailfleet_operator.conditions import (
 )
 from mailfleet_operator.observation import LedgerView, Observation, WaveView
 from mailfleet_operator.pace import Pace, Sample
-from mailfleet_sender.contract.accounts import RunState, Totals, WaveKind
-from observations import NOW, ago, campaign, ledger, main_wave, observation, planned, run, started, with_status
+from mailfleet_sender.contract.accounts import Failure, RunState, Totals, WaveKind
+from observations import (
+    NOW,
+    ago,
+    campaign,
+    ledger,
+    main_wave,
+    observation,
+    planned,
+    pod,
+    run,
+    send_job,
+    started,
+    with_status,
+)
 
 
 class TestConditions:
@@ -165,9 +178,30 @@ class TestStatus:
         assert said["estimatedCompletionTime"] == "2026-12-01T08:00:20Z"
         assert said["senders"] == {"desired": 2, "active": 2}
         assert said["ranges"] == {"total": 4, "finished": 0, "active": 2}
-        assert said["wave"]["kind"] == "Main"
+        assert said["wave"] == {"kind": "Main", "number": 1, "jobName": send_job().name}
+        assert said["observedGeneration"] == 3
         assert said["phase"] == "Sending"
         assert said["startTime"] == "2026-12-01T07:50:00Z"
+
+    def test_where_every_recipient_stands(self) -> None:
+        stand = {
+            "sent": 20, "failed": 1, "suppressed": 2, "skipped": 3, "uncertain": 4, "cancelled": 5, "deferred": 6,
+            "remaining": 7,
+        }  # fmt: skip
+        said = of(observation(ledger=ledger(totals=Totals(planned=48, **stand))))
+        assert said["recipients"] == {"planned": 48, **stand}
+
+    def test_why_recipients_failed(self) -> None:
+        view = ledger(failures=(Failure("5.1.1", 12, "550 no such user"), Failure("552", 3, "full")))
+        assert of(observation(ledger=view))["failures"] == [
+            {"code": "5.1.1", "count": 12, "sample": "550 no such user"},
+            {"code": "552", "count": 3, "sample": "full"},
+        ]
+
+    def test_pods_that_are_wanted_and_pods_that_run(self) -> None:
+        job = send_job(parallelism=5)
+        said = of(observation(jobs=(job,), pods=(pod(job, 0), pod(job, 1), pod(job, 2, phase="Pending"))))
+        assert said["senders"] == {"desired": 5, "active": 2}
 
     def test_it_stays_below_4_kib(self) -> None:
         said = tuple(true(t, "ReasonOfSomeLength", "ä" * 300) for t in Type)

@@ -87,17 +87,23 @@ class TestSendJob:
 
     def test_placement_and_resources_are_the_campaigns(self) -> None:
         senders = {
-            "resources": {"limits": {"memory": "1Gi"}},
+            "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "250m"}},
             "nodeSelector": {"pool": "mail"},
-            "tolerations": [{"key": "mail"}],
+            "tolerations": [
+                {"key": "mail", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 60}
+            ],
             "affinity": {"nodeAffinity": {}},
             "priorityClassName": "low",
         }
         spec = pod(send_job(senders=senders))
         assert spec["containers"][0]["resources"] == senders["resources"]
         assert spec["nodeSelector"] == {"pool": "mail"}
-        assert spec["tolerations"] == [{"key": "mail"}]
+        assert spec["tolerations"] == senders["tolerations"]
         assert spec["priorityClassName"] == "low"
+
+    def test_it_is_removed_when_the_campaign_says(self) -> None:
+        made = send_job(ttlSecondsAfterFinished=60), send_job()
+        assert [job["spec"]["ttlSecondsAfterFinished"] for job in made] == [60, 86_400]
 
     def test_time_to_record_what_is_in_flight(self) -> None:
         assert pod(send_job())["terminationGracePeriodSeconds"] == 60
@@ -178,6 +184,7 @@ class TestPlanJob:
         message = {"from": "a@example.com", "subject": "s", "text": "t", "attachments": [attachment]}
         plan, send = plan_job(recipients=source, message=message), send_job(recipients=source, message=message)
         (volume,) = [v["configMap"] for v in pod(plan)["volumes"] if "configMap" in v]
+        assert volume["name"] == "legal"
         assert [item["key"] for item in volume["items"]] == ["a", "vip.csv"]
         assert not [v for v in pod(send)["volumes"] if "configMap" in v]
         assert environment.DATABASE_URL not in variables(plan)

@@ -178,6 +178,13 @@ class TestOutOfBounds:
     def test_it_says_so_before_its_pause_is_over(self) -> None:
         assert reason(canary(replace(BAD, ended_at=NOW))) == "WaitingForApproval"
 
+    def test_the_bounds_are_the_campaigns(self) -> None:
+        deferred = replace(GOOD, sent=70, failed=0, deferred=30)
+        assert done(canary(BAD, maxFailedPercent=20), PassStep)
+        assert not done(canary(BAD, maxFailedPercent=19), PassStep)
+        assert done(canary(deferred, maxDeferredPercent=30), PassStep)
+        assert not done(canary(deferred, maxDeferredPercent=29), PassStep)
+
     def test_too_many_deferred_halt_it(self) -> None:
         o = canary(replace(GOOD, sent=76, failed=3, deferred=21))
         condition = said(o)

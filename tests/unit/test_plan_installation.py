@@ -76,6 +76,7 @@ class TestMaxSenders:
         assert bounds(None, maxReplicas=50) == Bounds(1, 50)
         assert bounds(7, maxReplicas=50) == Bounds(1, 7)
         assert bounds(7, maxReplicas=5) == Bounds(1, 5)
+        assert bounds(None, minReplicas=4, maxReplicas=5) == Bounds(4, 5)
         assert bounds(2, minReplicas=4, maxReplicas=5).clamp(4) == 2
 
     def test_new_wave_gets_no_more(self) -> None:

@@ -70,9 +70,9 @@ RESUMES = {"resumeTime": at(ago(30))}
 
 class TestBrake:
     def test_it_is_told_to_the_limiter_live(self) -> None:
-        (told,) = done(sending(), TellLimiter)
+        (told,) = done(sending({"brake": {"maxFailedPercent": 7, "minimumSample": 70}}), TellLimiter)
         assert isinstance(told, TellLimiter)
-        assert told.brake == Brake(max_failed_percent=10, minimum_sample=200)
+        assert told.brake == Brake(max_failed_percent=7, minimum_sample=70)
         (untold,) = done(observation(), TellLimiter)
         assert isinstance(untold, TellLimiter)
         assert untold.brake is None

@@ -221,7 +221,7 @@ class TestReady:
     def test_it_says_what_was_found(self) -> None:
         said = ready(observed())
         assert (said["status"], said["reason"], said["message"]) == ("True", "Ready", PASSED)
-        assert said["observedGeneration"] == 2
+        assert said["observedGeneration"] == relay_plan.plan(observed()).status["observedGeneration"] == 2
         assert relay_plan.plan(observed()).status["capabilities"] == ["PIPELINING", "STARTTLS"]
 
     def test_a_fault_is_its_reason_and_its_remedy_the_message(self) -> None:
@@ -312,6 +312,7 @@ class TestReady:
 
     def test_a_time_changes_only_with_its_status(self) -> None:
         first = relay_plan.plan(observed()).status
+        assert {c["lastTransitionTime"] for c in first["conditions"]} == {"2026-12-01T08:00:00Z"}
         later = observed(relay=replace(relay(), status=first), now=NOW + timedelta(minutes=5))
         assert relay_plan.plan(later).status == first
 
@@ -337,6 +338,9 @@ class TestThrottled:
     def test_nothing_else_is_throttling(self) -> None:
         assert throttled(observed())["status"] == "False"
         assert relay_plan.plan(observed()).status["usedToday"] == 12_345
+
+    def test_campaigns_that_use_it_are_counted(self) -> None:
+        assert relay_plan.plan(observed()).status["campaigns"] == 2
 
 
 def test_the_largest_status_is_below_4_kib() -> None:

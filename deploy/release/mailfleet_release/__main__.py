@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mailfleet_release import api_reference, chart_readme, install_files, schemas
+from mailfleet_release import api_reference, chart_readme, field_tests, install_files, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MADE: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "chart-readme": (chart_readme.PAGE, chart_readme.page),
     "api.md": (api_reference.PAGE, api_reference.page),
+    "fields.md": (field_tests.PAGE, field_tests.page),
     "install.yaml": (install_files.INSTALL, install_files.install_yaml),
     "namespace.yaml": (install_files.BASE / "namespace.yaml", install_files.namespace),
     "definitions.yaml": (install_files.BASE / "definitions.yaml", install_files.definitions),
