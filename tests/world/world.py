@@ -309,15 +309,15 @@ class World:
         Raises:
             AssertionError: it does not end.
         """
-        pause = 10.0
+        pause = 14.0
         for _ in range(rounds):
             before = self.changes, self.fleet.changes
-            self.tick(pause, steps=5)
+            self.tick(pause, steps=7)
             self.do_as_told()
             self.check()
             if self.ended():
                 return
-            pause = 10.0 if (self.changes, self.fleet.changes) != before else min(3 * pause, 1800.0)
+            pause = 14.0 if (self.changes, self.fleet.changes) != before else min(3 * pause, 1800.0)
         raise AssertionError(f"it does not end; {self.explain()}")
 
     # --- what must hold -------------------------------------------------------------------------------------
