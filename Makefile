@@ -87,9 +87,11 @@ test-unit: venv ## the tests that need nothing but Python: seconds
 	$(VENV)/bin/pytest tests/unit
 
 .PHONY: nightly
-nightly: venv ## property tests with examples of their own, not those of `make test`; SMTP modes with 10,000 (20 minutes)
+nightly: venv ## property tests with more examples, and ever new ones: 10,000, and 50,000 of the operator's model (35 minutes) beside them
 	@deploy/debian-packages.sh tests
-	MAILFLEET_EXAMPLES=10000 $(VENV)/bin/pytest --timeout 1800 -m hypothesis tests/unit tests/integration
+	MAILFLEET_EXAMPLES=10000 MAILFLEET_MODEL_EXAMPLES=50000 $(VENV)/bin/pytest -m hypothesis tests/unit/test_model.py & model=$$!; \
+	MAILFLEET_EXAMPLES=10000 $(VENV)/bin/pytest --timeout 1800 -m hypothesis --ignore tests/unit/test_model.py tests/unit tests/integration; \
+	others=$$?; wait $$model && exit $$others
 
 .PHONY: test-integration
 test-integration: venv ## the tests on real Postgres, Redis and SMTP servers
@@ -174,6 +176,11 @@ memory: venv ## peak memory of a sender for 10,000 and for 1,000,000 recipients 
 	@deploy/debian-packages.sh tests
 	$(PY) benchmarks/memory.py
 
+.PHONY: many
+many: venv warm ## 200 campaigns at once: seconds to each one's first look, the operator's memory, requests (3 minutes)
+	@deploy/debian-packages.sh tests
+	$(PY) benchmarks/many.py
+
 .PHONY: bench-plan
 bench-plan: venv ## 1,000,000 and 10,000,000 recipients planned: seconds, counts, peak memory (4 minutes; LOCK=file to be alone)
 	@deploy/debian-packages.sh tests
@@ -201,6 +208,10 @@ bench-render: fast-venv ## what a mail costs to make, beside the standard librar
 .PHONY: performance
 performance: venv ## write docs/performance.md from what bench, bench-*, and memory left in build/
 	$(PY) benchmarks/page.py
+
+.PHONY: scaling-page
+scaling-page: venv ## write docs/scaling.md: the control law in simulations, as plots (seconds)
+	$(PY) benchmarks/scaling_page.py
 
 # --- demo and e2e ----------------------------------------------------------------------------------
 DEMO := PYTHONPATH=deploy/demo:deploy/cluster $(PY) -B -m mailfleet_demo

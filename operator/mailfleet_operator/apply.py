@@ -16,6 +16,7 @@ from mailfleet_sender.errors import LimiterUnavailable
 from mailfleet_sender.limiter import AccountLimits, Brake
 
 from . import actions, manifests
+from .boundaries import Boundaries
 from .conditions import Condition, Type, true
 from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 from .relay_plan.conditions import unknown
@@ -60,6 +61,7 @@ class Hands:
     def __init__(self, ledger: Ledger, limiter: LimiterAdmin, cluster: Cluster, settings: Settings) -> None:
         self._ledger, self._limiter, self._cluster, self._settings = ledger, limiter, cluster, settings
         self.limiter_trouble: str | None = None
+        self.boundaries = Boundaries(settings.die_at, settings.died_folder)
 
     def apply(self, o: Observation, planned: tuple[actions.Action, ...], memory: CampaignMemory) -> Applied:
         """Do them in order.
@@ -70,7 +72,9 @@ class Hands:
         again = False
         for action in planned:
             try:
+                self.boundaries.before(_name(action))
                 done = self._do(o, action, memory)
+                self.boundaries.after(_name(action))
             except (ObjectGoneError, ObjectConflictError) as error:
                 log.info("came too late", action=_name(action), why=str(error), **_who(o))
                 return Applied(again=True)
@@ -110,6 +114,7 @@ class Hands:
         relay = o.relay
         try:
             for action in planned:
+                self.boundaries.before(_name(action))
                 match action:
                     case actions.CreatePreflightJob(made_for, attempt, after):
                         manifest = manifests.preflight_job(
@@ -118,6 +123,7 @@ class Hands:
                         self._cluster.create_job(manifest)
                     case actions.DeleteJob(name, uid, _):
                         self._cluster.delete_job(relay.namespace, name, uid)
+                self.boundaries.after(_name(action))
                 log.info("done", action=_name(action), what=str(action), namespace=relay.namespace, relay=relay.name)
         except ClusterError as error:
             log.warning("Kubernetes refused", why=str(error), namespace=relay.namespace, relay=relay.name)

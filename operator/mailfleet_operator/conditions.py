@@ -32,6 +32,8 @@ class Type(StrEnum):
     FAILED = "Failed"
 
 
+TYPES: Mapping[str, Type] = {str(t): t for t in Type}
+STATUSES: Mapping[str, bool] = {"True": True, "False": False}
 SILENT: Mapping[Type, tuple[str, str]] = {
     Type.PLANNED: ("Pending", "nothing is planned yet"),
     Type.SENDING: ("NotSending", "no mail is being sent"),
@@ -69,12 +71,11 @@ class Condition:
     @classmethod
     def from_manifest(cls, data: Mapping[str, Any]) -> Condition | None:
         """Read what a status holds; None for a type of another version."""
-        if data.get("type") not in set(Type):
+        if (type_ := TYPES.get(str(data.get("type")))) is None:
             return None
-        status = {"True": True, "False": False}.get(str(data.get("status")))
         return cls(
-            Type(str(data["type"])),
-            status,
+            type_,
+            STATUSES.get(str(data.get("status"))),
             str(data.get("reason", "")),
             str(data.get("message", "")),
             parse_time(data.get("lastTransitionTime")),

@@ -392,11 +392,12 @@ class Observation:
 
     @property
     def owes_nothing(self) -> bool:
-        """Every range of an open run has ended, nothing is deferred or remaining."""
+        """Every range of an open run has ended, nothing is deferred or remaining, and nobody was cancelled: a run that
+        is being closed does not come to be complete."""
         if not (self.ledger and self.ledger.run) or self.ledger.run.state is not RunState.OPEN:
             return False
         totals = self.ledger.totals
-        return not (any(w.open for w in self.ledger.waves) or totals.remaining or totals.deferred)
+        return not (any(w.open for w in self.ledger.waves) or totals.remaining or totals.deferred or totals.cancelled)
 
     @property
     def opening(self) -> Opening | None:

@@ -12,7 +12,7 @@ import structlog
 
 from mailfleet_sender.errors import LedgerUnavailable
 
-from . import events, relay_plan, status, views
+from . import boundaries, events, relay_plan, status, views
 from .actions import RecordStart
 from .cluster import CAMPAIGNS, RELAYS
 from .conditions import time_text
@@ -78,7 +78,10 @@ class Reconciler:
             await self._relay((key.namespace, key.name))
         else:
             jobs = deletions(self._observer.watched.jobs_in(key.namespace))
-            await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
+            try:
+                await self._in_thread(lambda: self._hands.delete_jobs(key.namespace, jobs))
+            except ClusterError as error:  # the next tick comes by again
+                log.warning("Jobs were not deleted", why=str(error), namespace=key.namespace)
 
     async def survey(self) -> None:
         """Ask the limiter whether it is there, and what it knows of the accounts in use."""
@@ -133,7 +136,9 @@ class Reconciler:
         patch = status.merge_patch(before, after, campaign.resource_version)
         where = (campaign.namespace, campaign.name)
         try:
+            self._hands.boundaries.before(boundaries.STATUS)
             body = await self._in_thread(lambda: self._cluster.patch_status(CAMPAIGNS, *where, patch))
+            self._hands.boundaries.after(boundaries.STATUS)
         except ObjectConflictError:
             self.again(Key(CAMPAIGN, *where), SOON)
             return

@@ -14,15 +14,19 @@ from datetime import datetime, timedelta
 
 ASSUMED_PER_SECOND = 500.0
 """What a sender is assumed to send until measured: about half of what one core did over loopback."""
-SATURATED = 0.95
+SATURATED = 0.97
 """A relay used to this share of its limit has no permits to spare: another sender would only wait."""
-STARVED = 0.85
-"""Below this share permits are left unused. The gap to SATURATED is the hysteresis."""
+STARVED = 0.95
+"""Below this share permits are left unused: a rate is kept within 5 %. The gap to SATURATED is the hysteresis; what
+the measuring blurs beyond it is caught by `rate_before`."""
 GROW_AFTER = timedelta(seconds=25)
 """Counted from when all pods asked for run; longer than the window in which the rate is measured (`pace.WINDOW`),
 or the seconds in which pods started would look like a lack of them."""
 SHRINK_AFTER = timedelta(seconds=120)
 """Shrinking saves memory, nothing else: no hurry."""
+TURN_AFTER = timedelta(seconds=60)
+"""Nothing grows sooner after it was shrunk: a dip of the rate is cheaper than a fleet that goes to and fro. The other
+way round SHRINK_AFTER is longer."""
 TRIAL_SIZE = 5
 """From this size on one sender less is tried without proof: the dip, if it was needed, is small and short.
 Below, a fleet shrinks only when what one sender was seen to do shows that the others suffice."""
@@ -44,6 +48,7 @@ class Memory:
     """The most that one sender was seen to do, recipients per second."""
     floor: int = 0
     floor_until: datetime | None = None
+    shrunk_at: datetime | None = None
     rate_before: float | None = None
     """This campaign's rate when the fleet was last grown: growth that gained nothing is not repeated."""
 
@@ -113,8 +118,8 @@ def decide(load: Load, size: int, bounds: Bounds, memory: Memory, now: datetime)
     rested = now - memory.changed_at
     if load.account_rate >= SATURATED * load.limit:
         if rested >= SHRINK_AFTER and _one_less_will_do(load, size, allowed, memory, now):
-            return size - 1, replace(memory, changed_at=now, rate_before=None)
-    elif load.account_rate < STARVED * load.limit and rested >= GROW_AFTER and _more_may_help(load, memory):
+            return size - 1, replace(memory, changed_at=now, shrunk_at=now, rate_before=None)
+    elif load.account_rate < STARVED * load.limit and rested >= GROW_AFTER and _more_may_help(load, memory, now):
         missing = load.limit - load.account_rate
         # At most twice as many: a rate next to nothing would ask for more than there are numbers.
         grown = allowed.clamp(size + math.ceil(min(size, missing * load.senders / load.rate)))
@@ -134,8 +139,8 @@ def _one_less_will_do(load: Load, size: int, allowed: Bounds, memory: Memory, no
     return size >= TRIAL_SIZE or (size - 1) * memory.best >= load.rate / SATURATED
 
 
-def _more_may_help(load: Load, memory: Memory) -> bool:
+def _more_may_help(load: Load, memory: Memory, now: datetime) -> bool:
     """Permits are left unused by a fleet that is at work, and its last growth was of use."""
-    if load.rate <= 0:
+    if load.rate <= 0 or (memory.shrunk_at and now - memory.shrunk_at < TURN_AFTER):
         return False
     return memory.rate_before is None or load.rate >= 1.1 * memory.rate_before

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mailfleet_sender.contract import environment
 
+from . import boundaries
 from .errors import SettingsError
 from .manifests import Image
 
@@ -26,6 +27,8 @@ RETENTION_MONTHS = "MAILFLEET_RETENTION_MONTHS"
 SHARED_ACCOUNTS = "MAILFLEET_SHARED_ACCOUNTS"
 MAX_SENDERS = "MAILFLEET_MAX_SENDERS"
 REQUIRE_START_TIME = "MAILFLEET_REQUIRE_START_TIME"
+DIE_AT = "MAILFLEET_TEST_DIE_AT"
+DIED = "MAILFLEET_TEST_DIED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Settings:
         namespaces: those served; empty for all of the cluster.
         max_senders: of one campaign, whatever its spec says; None: no such bound.
         require_start_time: campaigns without startTime and startingDeadlineSeconds are not planned.
+        die_at: for tests alone: moments at which the operator ends, see `boundaries`; "all" names all of them.
+        died_folder: where it notes that it did.
         metrics_port: where /metrics is served; None: it is not.
     """
 
@@ -55,6 +60,8 @@ class Settings:
     shared_accounts: frozenset[str] = frozenset()
     max_senders: int | None = None
     require_start_time: bool = False
+    die_at: tuple[str, ...] = ()
+    died_folder: str = ""
     metrics_port: int | None = None
 
     @classmethod
@@ -98,7 +105,18 @@ class Settings:
             shared_accounts=frozenset(filter(None, (variables.get(SHARED_ACCOUNTS) or "").split(","))),
             max_senders=max(1, int(number(MAX_SENDERS, 1))) if variables.get(MAX_SENDERS) else None,
             require_start_time=variables.get(REQUIRE_START_TIME) == "true",
+            die_at=_boundaries(variables.get(DIE_AT) or ""),
+            died_folder=text(DIED, "-"),
         )
+
+
+def _boundaries(names: str) -> tuple[str, ...]:
+    if names == "all":
+        return boundaries.NAMES
+    wanted = tuple(filter(None, names.split(",")))
+    if unknown := set(wanted) - set(boundaries.NAMES):
+        raise SettingsError(f"{DIE_AT} names what is no boundary: {', '.join(sorted(unknown))}")
+    return wanted
 
 
 def _networks(text: str) -> str:

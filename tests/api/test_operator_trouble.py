@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -212,6 +213,7 @@ def test_a_pod_on_a_lost_node_is_replaced(hand: Hand) -> None:
     hand.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))
     hand.pod_status(pod, "Running", {"running": {}})
     hand.kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
+    evicted = time.monotonic()
     replaced = wait_for(
         "another pod for the index",
         lambda: [p for p in hand.list("pods") if p["metadata"]["name"] != pod and "send" in p["metadata"]["name"]],
@@ -219,6 +221,7 @@ def test_a_pod_on_a_lost_node_is_replaced(hand: Hand) -> None:
         interval=0.5,
     )
     assert replaced
+    print(f"replaced {time.monotonic() - evicted:.0f} s after the eviction")
     hand.kubectl("delete", "node", name)
 
 

@@ -111,3 +111,15 @@ def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
         assert desk.books().totals == after
         for owned in alive:
             owned.close()
+
+
+def test_a_run_that_is_being_closed_does_not_come_to_be_complete(postgres: PostgresServer) -> None:
+    """One range is cancelled, the other is finished by its sender before the run can be closed."""
+    with Desk(postgres.database(), keys=2 * PAGE) as desk:
+        owned = desk.own(0)
+        assert not desk.runs.close(desk.run, RunState.CANCELLED)
+        send_all(owned, OutcomeKind.SENT)
+        assert not desk.runs.complete(desk.run)
+        assert desk.runs.close(desk.run, RunState.CANCELLED)
+        assert desk.value("SELECT state FROM run") == RunState.CANCELLED
+        owned.close()

@@ -36,6 +36,7 @@ from observations import (
     plan_job,
     planned,
     planning,
+    pod,
     relay,
     run,
     send_job,
@@ -101,6 +102,26 @@ class TestCancel:
     def test_with_nothing_left_to_cancel_the_run_is_complete(self) -> None:
         o = cancelled(ledger=ledger(**DONE))
         assert done(o, CloseRun, CompleteRun) == [CompleteRun(5)]
+
+    def test_senders_without_a_job_are_named_for_nobody_ends_them(self) -> None:
+        job = send_job()
+        o = cancelled(jobs=(), pods=(pod(job, 0), pod(job, 1, phase="Succeeded")))
+        found = said(o, Type.STALLED)
+        assert (found.status, found.reason) == (True, "PodsOrphaned")
+        assert f"delete {pod(job, 0).name}" in found.message
+        assert not [c for c in plan.plan(cancelled()).conditions if c.type is Type.STALLED]
+
+    def test_once_some_count_as_cancelled_it_is_never_complete(self) -> None:
+        """The last sender ended after the first ranges had been closed (found by the model test)."""
+        totals = Totals(planned=10, sent=8, cancelled=2)
+        o = cancelled(ledger=ledger(totals=totals, waves=(main_wave(open=0, finished=4),)))
+        assert done(o, CompleteRun, CloseRun) == [CANCEL]
+
+    def test_applied_again_without_cancel_it_stays_cancelled(self) -> None:
+        totals = Totals(planned=10, sent=3, cancelled=2, remaining=5)
+        o = observation(ledger=ledger(totals=totals))
+        assert done(o, CloseRun, *BEGINS) == [CANCEL]
+        assert "2 recipients count as cancelled already" in said(o, Type.SENDING).message
 
     def test_a_complete_run_stays_complete(self) -> None:
         o = cancelled(ledger=ledger(RunState.COMPLETE, **DONE), jobs=())

@@ -99,7 +99,7 @@ class TestGrowing:
         assert decide(load(rate=0), 1, ANY, rested(), NOW)[0] == 1
 
     def test_not_between_starved_and_saturated(self) -> None:
-        assert decide(load(rate=900, senders=2), 2, ANY, rested(), NOW)[0] == 2
+        assert decide(load(rate=960, senders=2), 2, ANY, rested(), NOW)[0] == 2
 
 
 class TestShrinking:
@@ -120,6 +120,11 @@ class TestShrinking:
     def test_what_proved_too_small_is_tried_again_later(self) -> None:
         memory = rested(floor=8, floor_until=NOW - timedelta(seconds=1))
         assert decide(load(rate=1000, senders=8), 8, ANY, memory, NOW)[0] == 7
+
+    def test_nothing_grows_within_a_minute_after_it_was_shrunk(self) -> None:
+        shrunk = rested(30, shrunk_at=NOW - timedelta(seconds=30))
+        assert decide(load(rate=800, senders=7), 7, ANY, shrunk, NOW)[0] == 7
+        assert decide(load(rate=800, senders=7), 7, ANY, shrunk, NOW + timedelta(seconds=30))[0] == 9
 
     def test_not_in_a_hurry(self) -> None:
         assert decide(load(rate=1000, senders=8), 8, ANY, rested(60), NOW)[0] == 8

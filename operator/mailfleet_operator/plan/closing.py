@@ -17,6 +17,7 @@ from .step import Step
 
 if TYPE_CHECKING:
     from mailfleet_operator.actions import Action
+    from mailfleet_operator.conditions import Condition
     from mailfleet_operator.observation import Observation
     from mailfleet_sender.contract.accounts import EndReason
 
@@ -39,5 +40,17 @@ def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *,
         totals = o.ledger.totals
         planned = true(Type.PLANNED, "Planned", f"{totals.planned} recipients, {totals.skipped} of them skipped")
     message = f"{because}: what is in flight is being accounted for, the rest will count as cancelled"
-    conditions = (false(Type.SENDING, doing, message), *((planned,) if planned else ()))
+    conditions = (false(Type.SENDING, doing, message), *((planned,) if planned else ()), *_orphaned(o))
     return Step((*actions, CloseRun(run, into, reason)), conditions, last=True)
+
+
+def _orphaned(o: Observation) -> tuple[Condition, ...]:
+    """Senders whose Job was deleted without them hold their ranges for ever; the operator may not delete pods."""
+    jobs = {j.uid for j in o.jobs}
+    found = [
+        p.name for p in o.living_pods if p.component == SENDER and p.job_uid not in jobs and not p.deletion_deadline
+    ]
+    if not found:
+        return ()
+    message = f"{len(found)} sender pods belong to no Job, so nobody ends them: delete {', '.join(found)}"
+    return (true(Type.STALLED, "PodsOrphaned", message),)

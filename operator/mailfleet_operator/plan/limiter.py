@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import TellLimiter
 from mailfleet_operator.conditions import Condition, Type, true
-from mailfleet_operator.scaling import SATURATED, STARVED
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
 from . import hours
@@ -17,6 +16,10 @@ from .trouble import living_reports
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
+
+
+AT_THE_LIMIT, BELOW_IT = 0.95, 0.85
+"""Shares of the relay's limit at which the word of it comes and goes: far apart, so that it does not flicker."""
 
 
 def policy(o: Observation) -> Step | None:
@@ -39,7 +42,7 @@ def _throttled(o: Observation) -> tuple[Condition, ...]:
     if ReportReason.RELAY_THROTTLING in reports:
         return (true(Type.THROTTLED, "RelayThrottling", reports[ReportReason.RELAY_THROTTLING]),)
     before = o.campaign.status.condition(Type.THROTTLED)
-    share = STARVED if before and before.status and before.reason == "RateLimit" else SATURATED
+    share = BELOW_IT if before and before.status and before.reason == "RateLimit" else AT_THE_LIMIT
     if o.limit and o.account_rate >= share * o.limit and not o.held:
         relay = o.relay.relay if o.relay else None
         limit = relay.limits.rate if relay else ""

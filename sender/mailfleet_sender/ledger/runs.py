@@ -294,7 +294,8 @@ class Runs(Books):
 
     # --- the end ------------------------------------------------------------------------------------------
     def complete(self, run_id: int) -> bool:
-        """End a run of which nothing is owed: no Open range, deferred = remaining = 0.
+        """End a run of which nothing is owed: no Open range, deferred = remaining = 0. One that is being closed, so
+        that somebody counts as cancelled, is never complete.
 
         Returns:
             whether it is Complete now.
@@ -303,7 +304,7 @@ class Runs(Books):
             if waves.lock_open(connection, run_id) is None:
                 return connection.scalar(select(run.c.state).where(run.c.id == run_id)) == RunState.COMPLETE
             total = totals(connection, [run_id])[run_id]
-            if total.deferred or total.remaining or _any_open(connection, run_id):
+            if total.deferred or total.remaining or total.cancelled or _any_open(connection, run_id):
                 return False
             assert total.adds_up, total
             _end(connection, run_id, RunState.COMPLETE)
