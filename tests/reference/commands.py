@@ -45,7 +45,7 @@ HELM = {
 }  # fmt: skip
 OPTIONS = {
     "kubectl": {
-        "-A", "-f", "-k", "-l", "-n", "-o", "-p", "--all-namespaces", "--for", "--from-file", "--from-literal",
+        "-A", "-f", "-k", "-l", "-n", "-o", "-p", "--all-namespaces", "--cascade", "--for", "--from-file", "--from-literal",
         "--namespace", "--patch-file", "--server-side", "--show-managed-fields", "--tail", "--timeout", "--type",
         "--watch",
     },
