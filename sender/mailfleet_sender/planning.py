@@ -7,7 +7,6 @@ from email import message_from_bytes, policy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg2.extensions
 import sqlalchemy as sa
 import structlog
 
@@ -204,7 +203,7 @@ class _Counts:
             if page.reason is not None:
                 self.reasons[page.reason] = self.reasons.get(page.reason, 0) + page.keys.count
                 if self._with_lines and page.reason in _WITH_LINES and page.reason not in self._lines:
-                    self._lines[page.reason] = _taken_apart(page.keys)[:LINES_TOLD]
+                    self._lines[page.reason] = page.keys.apart()[:LINES_TOLD]
             else:
                 if page.step:
                     self.steps[page.step] = self.steps.get(page.step, 0) + page.keys.count
@@ -224,7 +223,7 @@ class _Counts:
 
     def told(self, audience: Audience) -> dict[str, object]:
         """What people are told of the audience: `audience` of `Planner.publish`."""
-        counts = audience.domains([key for page in self._kept for key in _taken_apart(page)])
+        counts = audience.domains([key for page in self._kept for key in page.apart()])
         whole = sum(page.count for page in self._kept)
         shares = [(domain, round(100 * count / whole)) for domain, count in counts]
         return {"domains": [list(share) for share in shares if share[1]], "lines": self._lines}
@@ -235,11 +234,6 @@ class _Counts:
         if len(self._kept) > 2 * SPREAD_PAGES:
             self._kept = self._kept[::2]
             self._stride *= 2
-
-
-def _taken_apart(keys: KeyArray) -> list[str]:
-    found: list[str] = psycopg2.extensions.STRINGARRAY(keys.literal, None)
-    return found
 
 
 def _checked(composer: Composer, audience: Audience) -> KeyType:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+import psycopg2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ledgers import PAGE, Desk, campaign, page
 from mailfleet_sender.contract.accounts import RunState
 from mailfleet_sender.contract.campaign import OnUncertain
 from mailfleet_sender.errors import LedgerUnavailable, PlanMismatch
-from mailfleet_sender.ledger import Plan, PlannedPage, Planner, Positions, load_campaign
+from mailfleet_sender.ledger import KeyArray, Plan, PlannedPage, Planner, Positions, load_campaign
 from proxy import Proxy
 from services import wait_for
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OTHER = campaign(subject="other")
+AWKWARD = ("", "NULL", "null", ",", "{}", '"', "\\", '\\"', " a ", "a b", "\n", "ü,\\\\")
 
 
 @pytest.fixture
@@ -224,3 +229,19 @@ def test_a_run_that_nobody_knows_is_an_error(desk: Desk) -> None:
     with pytest.raises(LookupError):
         load_campaign(desk.engine(), 4711)
     assert desk.runs.get(4711) is None
+
+
+def test_keys_are_taken_apart_as_postgres_puts_them_together(database_url: str) -> None:
+    texts = st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0")) | st.sampled_from(AWKWARD), max_size=5
+    )
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+
+        @given(keys=texts)
+        def taken_apart(keys: list[str]) -> None:
+            cursor.execute("SELECT CAST(%s AS text[])::text", [keys])
+            ((literal,),) = cursor.fetchall()
+            assert KeyArray(literal, len(keys)).apart() == keys
+            assert KeyArray.of(keys).apart() == keys
+
+        taken_apart()
