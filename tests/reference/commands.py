@@ -45,9 +45,9 @@ HELM = {
 }  # fmt: skip
 OPTIONS = {
     "kubectl": {
-        "-A", "-f", "-k", "-l", "-n", "-o", "-p", "--all-namespaces", "--cascade", "--for", "--from-file", "--from-literal",
+        "-A", "-f", "-k", "-l", "-n", "-o", "-p", "--all-namespaces", "--for", "--from-file", "--from-literal",
         "--namespace", "--patch-file", "--server-side", "--show-managed-fields", "--tail", "--timeout", "--type",
-        "--watch",
+        "--watch", "--cascade",
     },
     "helm": {
         "-f", "-n", "--install", "--key", "--keyring", "--namespace", "--set", "--set-file", "--set-string", "--sign",
