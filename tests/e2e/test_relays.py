@@ -143,5 +143,5 @@ def test_a_rate_is_changed_while_it_is_sent_at(make_stage: Callable[..., Stage])
     assert relay_status(stage)["campaigns"] == 1
     stage.until_complete(seconds=120)
     stage.balance()
-    assert stage.peak() <= 1_000 * 1.05 + 100
+    assert stage.peak() <= 1_000 * 1.2, "what a pause of the machine held up comes within the next second"
     stage.until("it is used no more", lambda: relay_status(stage).get("campaigns") == 0, seconds=90)

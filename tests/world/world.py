@@ -361,7 +361,7 @@ class World:
         assert len(under_way) <= 1, f"two runs of one campaign are under way; {self.explain()}"
         if under_way and (body := self.campaign) and under_way[0].row["run_id"] == body["spec"]["runId"]:
             told = (body.get("status") or {}).get("startTime")
-            fixed = told or under_way[0].row["started_at"] < self.applied_at
+            fixed = told or under_way[0].row["started_at"] <= self.applied_at  # at one moment: it was there first
             assert fixed, f"it is under way, and the API server takes another message; {self.explain()}"
         self._check_canaries()
         self._check_status()
