@@ -201,6 +201,19 @@ class Hand:
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
 
+    def evict_from(self, node: str, pod: str) -> None:
+        """Bind a pod to a Node, run it there, and delete it: without a kubelet nobody ends it."""
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod, "namespace": self.namespace},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/binding"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))
+        self.pod_status(pod, "Running", {"running": {}})
+        self.kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
+
     def end_pod(self, pod: str, code: int, reason: str = "", message: str = "") -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}

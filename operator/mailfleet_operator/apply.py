@@ -159,7 +159,7 @@ class Hands:
     def _do(self, o: Observation, action: actions.Action, memory: CampaignMemory) -> bool:
         """One action; whether it changed something."""
         match action:
-            case actions.TellLimiter() | actions.ForgetInLimiter() | actions.ReleaseBrake():
+            case actions.TellLimiter() | actions.ForgetInLimiter():
                 return self._tell_limiter(o.campaign, action, memory)
             case actions.RememberScaling():
                 memory.scaling = action.memory
@@ -175,7 +175,13 @@ class Hands:
                 | actions.FailPod()
             ):
                 return self._in_cluster(o, action)
-            case actions.EndStep() | actions.PassStep() | actions.PauseRun() | actions.ResumeRun():
+            case (
+                actions.EndStep()
+                | actions.PassStep()
+                | actions.PauseRun()
+                | actions.ResumeRun()
+                | actions.ReleaseBrake()
+            ):
                 return self._steer(o, action)
             case _:
                 return self._in_ledger(o, action, memory)
@@ -183,13 +189,10 @@ class Hands:
     def _tell_limiter(
         self,
         campaign: CampaignView,
-        action: actions.TellLimiter | actions.ForgetInLimiter | actions.ReleaseBrake,
+        action: actions.TellLimiter | actions.ForgetInLimiter,
         memory: CampaignMemory,
     ) -> bool:
         name = f"{campaign.namespace}/{campaign.name}"
-        if isinstance(action, actions.ReleaseBrake):
-            self._release_brake(campaign, action.account)
-            return False
         if isinstance(action, actions.ForgetInLimiter):
             account = action.account
             if not memory.forgotten and self._with_limiter(lambda: self._limiter.forget(account, name)):
@@ -274,7 +277,9 @@ class Hands:
         return bool(done)
 
     def _steer(
-        self, o: Observation, action: actions.EndStep | actions.PassStep | actions.PauseRun | actions.ResumeRun
+        self,
+        o: Observation,
+        action: actions.EndStep | actions.PassStep | actions.PauseRun | actions.ResumeRun | actions.ReleaseBrake,
     ) -> bool:
         """Let a run go on, or pause it."""
         runs = self._ledger.runs
@@ -288,6 +293,9 @@ class Hands:
             case actions.ResumeRun(run, account, until):
                 # The limiter first: its brake would close again what the ledger has let go.
                 return self._release_brake(o.campaign, account) and runs.resume(run, until)
+            case actions.ReleaseBrake(account):
+                self._release_brake(o.campaign, account)
+                return False
 
     def _with_code(self, run: int, reason: PauseReason, message: str) -> str:
         """A brake's figures with the code that most failures have; the relay's words speak for themselves."""

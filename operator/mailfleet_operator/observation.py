@@ -134,6 +134,10 @@ class JobView:
         """It will start no more pods."""
         return self.complete or self.failed_reason is not None
 
+    def is_of(self, reporter: str) -> bool:
+        """Whether it was a pod of this Job: they sign with their names, which begin with the Job's."""
+        return reporter.startswith(f"{self.name}-")
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:

@@ -108,16 +108,7 @@ def to_a_lost_node(hand: Hand, job: Manifest) -> str:
     hand.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
     pods = wait_for("pods", lambda: hand.pods(job["metadata"]["name"]), interval=0.2)
     pod: str = pods[0]["metadata"]["name"]
-    binding = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": pod, "namespace": hand.namespace},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-    }
-    path = f"/api/v1/namespaces/{hand.namespace}/pods/{pod}/binding"
-    hand.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))
-    hand.pod_status(pod, "Running", {"running": {}})
-    hand.kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
+    hand.evict_from(node, pod)
     return pod
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -203,16 +202,7 @@ def test_a_pod_on_a_lost_node_is_replaced(hand: Hand) -> None:
     hand.apply(node(name))
     sending(hand, 10)
     pod = hand.wait_for_pod("sender")["metadata"]["name"]
-    binding = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": pod, "namespace": hand.namespace},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": name},
-    }
-    path = f"/api/v1/namespaces/{hand.namespace}/pods/{pod}/binding"
-    hand.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))
-    hand.pod_status(pod, "Running", {"running": {}})
-    hand.kubectl("delete", "pod", pod, "--grace-period=1", "--wait=false")
+    hand.evict_from(name, pod)
     evicted = time.monotonic()
     replaced = wait_for(
         "another pod for the index",

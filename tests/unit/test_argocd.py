@@ -114,7 +114,7 @@ def test_files_are_made_of_the_rules_as_they_are() -> None:
     for path, text in made.items():
         assert path.read_text() == text, path
     kept = {f for f in files.ARGOCD.rglob("*.yaml") if "application" not in f.name}
-    assert kept == set(made)
+    assert kept | {files.STRICT} == set(made)
 
 
 def test_config_map_holds_the_scripts_as_they_are() -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailfleet_operator.observation import JobView, Observation, Skipped
-    from mailfleet_sender.contract.accounts import Report
 
 
 def policy(o: Observation) -> Step | None:
@@ -70,7 +69,7 @@ def failure(o: Observation, job: JobView) -> tuple[Condition, ...]:
     if job.complete:
         return (_planning(),)
     reason, message = "PlanFailed", ""
-    reports = [r for r in (o.ledger.reports if o.ledger else ()) if reporter_is_of(r, job)]
+    reports = [r for r in (o.ledger.reports if o.ledger else ()) if job.is_of(r.reporter)]
     if reports:
         report = max(reports, key=lambda r: r.at)
         if report.reason is not ReportReason.INTERNAL_ERROR:
@@ -82,11 +81,6 @@ def failure(o: Observation, job: JobView) -> tuple[Condition, ...]:
             message = pod.last_words or f"the planner ended with {pod.exit_reason or 'exit'} {pod.exit_code}"
     message = message or f"the planner's Job {job.name} failed: {job.failed_message or job.failed_reason}"
     return (false(Type.PLANNED, reason, message), true(Type.STALLED, reason, message))
-
-
-def reporter_is_of(report: Report, job: JobView) -> bool:
-    """Planners sign with their pod's name, which begins with the Job's."""
-    return report.reporter.startswith(f"{job.name}-")
 
 
 def _as_before(o: Observation) -> tuple[Condition, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mailfleet_operator.conditions import clip, time_text
+from mailfleet_operator.conditions import STATUSES, clip, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Said:
         old = _old(status, type_)
         if not old:
             return None
-        holds = {"True": True, "False": False}.get(str(old.get("status")))
+        holds = STATUSES.get(str(old.get("status")))
         return cls(holds, str(old.get("reason", "")), str(old.get("message", "")))
 
     def as_manifest(

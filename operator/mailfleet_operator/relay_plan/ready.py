@@ -8,8 +8,6 @@ from . import hindered
 from .conditions import RelayType, Said, no, unknown, yes
 
 if TYPE_CHECKING:
-    from mailfleet_operator.observation import JobView
-
     from .observation import RelayObservation
 
 NO_LEDGER, FAILED, TRYING = "LedgerUnavailable", "PreflightFailed", "Preflighting"
@@ -50,7 +48,7 @@ def _account(o: RelayObservation) -> str:
 def _without_report(o: RelayObservation) -> Said | None:
     """A preflight that could not tell the ledger what it found: its last words."""
     job = o.last
-    if o.at_work or job is None or job.complete or (o.verdict and reporter_is_of(o.verdict.reporter, job)):
+    if o.at_work or job is None or job.complete or (o.verdict and job.is_of(o.verdict.reporter)):
         return None
     for pod in o.pods_of(job):
         if pod.exit_code is not None and pod.last_words:
@@ -68,8 +66,3 @@ def _so_far(o: RelayObservation) -> Said:
         detail = how or o.last.failed_message or o.last.failed_reason
         return unknown(FAILED, f"the preflight's Job {o.last.name} failed ({detail}): look at the log of its pod")
     return unknown(TRYING, "a preflight connects to the relay")
-
-
-def reporter_is_of(reporter: str, job: JobView) -> bool:
-    """Preflights sign with their pod's name, which begins with the Job's."""
-    return reporter.startswith(f"{job.name}-")

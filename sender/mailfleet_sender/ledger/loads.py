@@ -19,6 +19,7 @@ from mailfleet_sender.errors import PlanSuperseded
 from .change import COPY_ESCAPES
 from .connection import available, transaction
 from .tables import csv_load
+from .values import WITHIN_ARRAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,6 @@ ORPHANED_DAYS = 1
 """A load that was not published by then never will be: its planner is dead, and its campaign gone."""
 
 _SPECIAL = re.compile(r'["\\\t\n\r]')
-_WITHIN_ARRAY = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 # By ranges of lines: no plan of a server that never counted these rows can make a join of it.
 _UPTO = text("""
@@ -149,7 +149,7 @@ def _batches(plan: Plan, rows: Iterable[tuple[int, str | None, Sequence[str]]]) 
     for line, key, fields in rows:
         array = '","'.join(fields)
         if _SPECIAL.search("".join(fields)):
-            array = '","'.join(field.translate(_WITHIN_ARRAY) for field in fields).translate(COPY_ESCAPES)
+            array = '","'.join(field.translate(WITHIN_ARRAY) for field in fields).translate(COPY_ESCAPES)
         text_key = "\\N" if key is None else key.translate(COPY_ESCAPES)
         lines.append(f'{head}{line}\t{text_key}\t{{"{array}"}}\n')
         size += len(array)

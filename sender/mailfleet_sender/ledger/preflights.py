@@ -11,13 +11,13 @@ from mailfleet_sender.contract.preflight import Preflight, RelayFault
 
 from . import tables
 from .connection import available, transaction
+from .records import kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Engine
 
-MESSAGE_LENGTH = 256
 CAPABILITIES, CAPABILITY_LENGTH = 40, 40
 """What is kept of a relay's words: a status has a fixed size."""
 
@@ -42,7 +42,7 @@ def save_preflight(
         "made_for": made_for,
         "reporter": reporter,
         "fault": str(fault) if fault else None,
-        "message": message.encode()[:MESSAGE_LENGTH].decode(errors="ignore").replace("\0", ""),
+        "message": kept(message),
         "capabilities": [c[:CAPABILITY_LENGTH] for c in capabilities if c.isascii() and c.isprintable()][:CAPABILITIES],
         "at": func.clock_timestamp(),
     }

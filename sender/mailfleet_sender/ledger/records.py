@@ -129,10 +129,14 @@ def report(engine: Engine, run: int, reporter: str, reason: ReportReason | None,
                 delete(tables.report).where(tables.report.c.run == run, tables.report.c.reporter == reporter)
             )
             return
-        short = message.encode()[:MESSAGE_LENGTH].decode(errors="ignore").replace("\0", "")
-        values = {"reason": reason.value, "message": short, "at": func.clock_timestamp()}
+        values = {"reason": reason.value, "message": kept(message), "at": func.clock_timestamp()}
         connection.execute(
             insert(tables.report)
             .values(run=run, reporter=reporter, **values)
             .on_conflict_do_update(index_elements=["run", "reporter"], set_=values)
         )
+
+
+def kept(message: str) -> str:
+    """As much of a message for people as a row holds."""
+    return message.encode()[:MESSAGE_LENGTH].decode(errors="ignore").replace("\0", "")

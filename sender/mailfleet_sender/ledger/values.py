@@ -121,6 +121,8 @@ class Plan:
     definition_hash: str
 
 
+WITHIN_ARRAY = str.maketrans({"\\": "\\\\", '"': '\\"'})
+"""For `str.translate`: an element of an array's text form, between double quotes (PostgreSQL documentation, 8.15.6)."""
 _KEYS = re.compile(r'"((?:[^"\\]|\\.)*)"|([^{},"]+)', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
@@ -142,7 +144,7 @@ class KeyArray:
     @classmethod
     def of(cls, keys: Sequence[str]) -> KeyArray:
         """From keys that this program knows."""
-        quoted = ('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys)
+        quoted = (f'"{key.translate(WITHIN_ARRAY)}"' for key in keys)
         return cls(f"{{{','.join(quoted)}}}", len(keys))
 
     def apart(self) -> list[str]:

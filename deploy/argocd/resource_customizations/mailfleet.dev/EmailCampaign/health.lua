@@ -2,6 +2,7 @@
 -- Its conditions (Planned, Sending, Suspended, Throttled, Stalled, Complete, Failed) are all there from the first write on:
 -- operator/mailfleet_operator/conditions.py. A campaign may send for days, so it is Healthy once it is accepted and planned, and
 -- holds up no sync wave; Progressing is only what will be over in minutes.
+local under_way = "Healthy"
 local hs = {}
 local conditions = {}
 
@@ -59,13 +60,13 @@ elseif not is("Planned") then
   hs.status = "Progressing"
   hs.message = conditions["Planned"] ~= nil and words("Planned") or "Waiting for the Mailfleet operator"
 elseif is("Sending") then
-  hs.status = "Healthy"
+  hs.status = under_way
   hs.message = "Sending" .. done()
   if is("Throttled") then
     hs.message = hs.message .. "; " .. words("Throttled")
   end
 else
-  hs.status = "Healthy"
+  hs.status = under_way
   hs.message = conditions["Sending"] ~= nil and words("Sending") or "Planned"
 end
 return hs

@@ -1,6 +1,7 @@
--- The strict variant: an application is Healthy only when its campaigns are Complete, so `argocd app wait --health` waits for
--- the last mail, and a campaign holds up what comes in later sync waves. Give it an application of its own.
--- Conditions as in ../../../resource_customizations/mailfleet.dev/EmailCampaign/health.lua.
+-- The strict variant: an application is Healthy only when its campaigns are Complete, so `argocd app wait --health`
+-- waits for the last mail, and a campaign holds up what comes in later sync waves. Give it an application of its own.
+-- Made from ../../../resource_customizations/mailfleet.dev/EmailCampaign/health.lua by `make argocd`: change that.
+local under_way = "Progressing"
 local hs = {}
 local conditions = {}
 
@@ -58,13 +59,13 @@ elseif not is("Planned") then
   hs.status = "Progressing"
   hs.message = conditions["Planned"] ~= nil and words("Planned") or "Waiting for the Mailfleet operator"
 elseif is("Sending") then
-  hs.status = "Progressing"
+  hs.status = under_way
   hs.message = "Sending" .. done()
   if is("Throttled") then
     hs.message = hs.message .. "; " .. words("Throttled")
   end
 else
-  hs.status = "Progressing"
+  hs.status = under_way
   hs.message = conditions["Sending"] ~= nil and words("Sending") or "Planned"
 end
 return hs
