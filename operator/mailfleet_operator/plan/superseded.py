@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.actions import DeleteJob, SupersedeRun
 from mailfleet_operator.conditions import Type, false
 
+from .closing import unreachable
 from .step import Step
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
+
+SUPERSEDING = "SupersedingRun"
 
 
 def policy(o: Observation) -> Step | None:
@@ -23,10 +26,11 @@ def policy(o: Observation) -> Step | None:
         for j in o.jobs
         if j.run in older and not j.deleting
     )
+    fence = unreachable(o, Type.PLANNED, frozenset({SUPERSEDING}))
     names = ", ".join(r.run_id for r in o.ledger.older)
     message = f"waiting until run {names} is closed; what it has not sent counts there as cancelled"
     return Step(
-        (*jobs, *(SupersedeRun(r.id) for r in o.ledger.older)),
-        (false(Type.PLANNED, "SupersedingRun", message),),
+        (*jobs, *(SupersedeRun(r.id, fence) for r in o.ledger.older)),
+        (false(Type.PLANNED, SUPERSEDING, message),),
         last=True,
     )
