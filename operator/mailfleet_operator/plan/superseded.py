@@ -13,8 +13,6 @@ from .step import Step
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
 
-SUPERSEDING = "SupersedingRun"
-
 
 def policy(o: Observation) -> Step | None:
     """Delete the older run's Jobs, close it, and wait until it is closed."""
@@ -26,11 +24,11 @@ def policy(o: Observation) -> Step | None:
         for j in o.jobs
         if j.run in older and not j.deleting
     )
-    fence = unreachable(o, Type.PLANNED, frozenset({SUPERSEDING}))
+    fence = unreachable(o, Type.PLANNED, frozenset({"SupersedingRun"}))
     names = ", ".join(r.run_id for r in o.ledger.older)
     message = f"waiting until run {names} is closed; what it has not sent counts there as cancelled"
     return Step(
         (*jobs, *(SupersedeRun(r.id, fence) for r in o.ledger.older)),
-        (false(Type.PLANNED, SUPERSEDING, message),),
+        (false(Type.PLANNED, "SupersedingRun", message),),
         last=True,
     )
