@@ -146,7 +146,7 @@ def test_waves_go_on_while_the_first_campaign_sends_and_a_pause_by_action_outliv
 def test_pruned_restored_replaced_and_its_application_made_anew_nobody_gets_two_mails(
     make_stage: Callable[..., Stage], application: Callable[[Stage], Application]
 ) -> None:
-    stage = make_stage("gitops-anew", rate="40/s")
+    stage = make_stage("gitops-anew", rate="20/s")
     stage.fill(5_000)
     app = application(stage)
     app.commit(relay=relay_file(stage), news=campaign_file(stage))

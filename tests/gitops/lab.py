@@ -67,7 +67,7 @@ class Lab:
         self.folder, self.redis = folder, redis
         self.kubectl = Kubectl(NAMESPACE)
         self.repo_port, self.api_port = free_port(), free_port()
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         for name in ("bin", "tmp", "tls", "ssh", "plugins"):
             (folder / name).mkdir(parents=True)
         (folder / "ssh/ssh_known_hosts").touch()
@@ -136,10 +136,10 @@ class Lab:
         }
         with (self.folder / f"{name}.log").open("wb") as log:
             command = ["setpriv", "--pdeathsig", "KILL", ARGOCD.built(), *arguments, "--logformat", "text"]
-            self._processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
     def _stop(self) -> None:
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
             process.wait()
         clean()
