@@ -188,7 +188,8 @@ class ModelLedger:
                 "definition_hash": campaign.definition_hash(), "on_uncertain": OnUncertain.SKIP,
                 "state": RunState.PLANNING, "plan_wanted": 1, "plan_id": None, "key_type": None,
                 "created_at": self._clock.now, "started_at": None, "ended_at": None, "retry_generation": 0,
-                "end_reason": None, "paused_at": None, "pause_reason": None, "pause_message": None, "resumed_at": None,
+                "retried": None, "end_reason": None, "paused_at": None, "pause_reason": None, "pause_message": None,
+                "resumed_at": None,
             }, canary=campaign.canary)  # fmt: skip
             self.changes += 1
         return next(r for r in self.find(namespace, name) if r.run_id == run_id)
@@ -293,7 +294,7 @@ class ModelLedger:
         if any(r.from_verdict in {"failed", "uncertain"} for r in run.open):
             return None
         failed = sorted(k for k, v in run.verdict.items() if v == "failed" and CODE in codes)
-        run.row["retry_generation"] = generation
+        run.row |= {"retry_generation": generation, "retried": len(failed)}
         self.changes += 1
         if not failed:
             return None

@@ -212,7 +212,7 @@ class Runs(Books):
         """A Retry wave of those whose verdict is `failed` with one of `codes`; once a generation.
 
         It opens a Complete run again; attempts are counted on. `RunRow.retry_generation` says which generation
-        was done last: one that was done, or came to nobody, or is lower, is not done again.
+        was done last, `retried` to how many: one that was done, or came to nobody, or is lower, is not done again.
 
         Args:
             run_id: a run in state Open or Complete; any other is left alone.

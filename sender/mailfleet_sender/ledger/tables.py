@@ -76,6 +76,7 @@ run = Table(
     Column("pause_message", Text),
     Column("resumed_at", _WHEN),
     Column("audience", JSONB),
+    Column("retried", BigInteger),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 

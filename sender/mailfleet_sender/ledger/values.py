@@ -199,6 +199,7 @@ class RunRow:
     pause_reason: str | None = None
     pause_message: str | None = None
     resumed_at: datetime | None = None
+    retried: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
