@@ -270,8 +270,8 @@ class Hands:
                 done = runs.absorb_late(run)
             case actions.CompleteRun(run):
                 done = runs.complete(run)
-            case actions.CloseRun(run, into, reason):
-                done = runs.close(run, into, reason)
+            case actions.CloseRun(run, into, reason, fence):
+                done = runs.close(run, into, reason, fence=fence)
             case _ if campaign.spec and campaign.definition:
                 done = self._define(campaign, campaign.spec.run_id, campaign.definition, action, memory)
         return bool(done)
@@ -308,8 +308,8 @@ class Hands:
         """Actions that say in the ledger which run is meant and what it sends."""
         runs, where = self._ledger.runs, (campaign.namespace, campaign.name)
         match action:
-            case actions.SupersedeRun():
-                return runs.supersede(*where, run_id)
+            case actions.SupersedeRun(fence=fence):
+                return runs.supersede(*where, run_id, fence=fence)
             case actions.EnsureRun():
                 runs.ensure(*where, run_id, definition)
                 done = True
