@@ -207,6 +207,7 @@ def _run(row: RunRow) -> RunView:
         end_reason=row.end_reason,
         retry_generation=row.retry_generation,
         retried=row.retried,
+        approved_before=row.approved_before,
         pause=_pause(row),
         paused_at=row.paused_at,
         resumed_at=row.resumed_at,

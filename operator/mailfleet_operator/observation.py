@@ -214,6 +214,8 @@ class RunView:
     """The generation of spec.retryFailed that was done last."""
     retried: int | None = None
     """To how many recipients it came; None: there was none, or a version did it that did not count."""
+    approved_before: int | None = None
+    """A spec.canary.approvedStep that is older than the run, and so does not speak of it."""
     pause: Pause | None = None
     paused_at: datetime | None = None
     """When the last pause happened, also one that is over."""

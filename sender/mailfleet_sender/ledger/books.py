@@ -75,6 +75,7 @@ RUN_COLUMNS = (
     run.c.pause_message,
     run.c.resumed_at,
     run.c.retried,
+    run.c.approved_before,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.

@@ -77,6 +77,7 @@ run = Table(
     Column("resumed_at", _WHEN),
     Column("audience", JSONB),
     Column("retried", BigInteger),
+    Column("approved_before", Integer),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 

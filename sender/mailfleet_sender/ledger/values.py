@@ -200,6 +200,7 @@ class RunRow:
     pause_message: str | None = None
     resumed_at: datetime | None = None
     retried: int | None = None
+    approved_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

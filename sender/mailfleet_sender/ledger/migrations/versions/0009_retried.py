@@ -1,4 +1,4 @@
-"""How many recipients the last generation of retryFailed came to."""
+"""How many recipients the last generation of retryFailed came to, and an approval that is older than its run."""
 
 from alembic import op
 
@@ -9,5 +9,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A column that rewrites no table."""
-    op.execute("ALTER TABLE run ADD retried bigint")
+    """Two columns; none of them rewrites a table."""
+    op.execute("ALTER TABLE run ADD retried bigint, ADD approved_before int")
