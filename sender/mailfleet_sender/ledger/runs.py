@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, select, text, update
+from sqlalchemy import Integer, case, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mailfleet_sender.contract.accounts import RunState, WaveKind
@@ -68,7 +68,7 @@ class Runs(Books):
                     run_id=run_id,
                     spec_hash=campaign.definition_hash(),
                     on_uncertain=campaign.on_uncertain.value,
-                    approved_before=case((before.exists(), approved_step)),
+                    approved_before=case((before.exists(), cast(approved_step, Integer))),
                 )
                 .on_conflict_do_nothing()
                 .returning(run.c.id)
