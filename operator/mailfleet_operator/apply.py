@@ -80,7 +80,7 @@ class Hands:
                 return Applied(again=True)
             except ClusterError as error:
                 log.warning("Kubernetes refused", action=_name(action), why=str(error), **_who(o))
-                return Applied((_refused(error),), again=again)
+                return Applied((refused(error),), again=again)
             if done and not isinstance(action, QUIET):
                 log.info("done", action=_name(action), what=str(action), **_who(o))
                 again = True
@@ -325,7 +325,8 @@ class Hands:
         return done
 
 
-def _refused(error: ClusterError) -> Condition:
+def refused(error: ClusterError) -> Condition:
+    """What a campaign says of a request that Kubernetes refused."""
     reason = "PodsRejected" if error.status in {403, 422} else "ClusterUnavailable"
     return true(Type.STALLED, reason, f"Kubernetes refuses what the campaign needs: {error}")
 
