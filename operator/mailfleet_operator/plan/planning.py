@@ -29,8 +29,7 @@ def policy(o: Observation) -> Step | None:
     if run.state is not RunState.PLANNING:
         message = counted(o)
         if run.state is RunState.PLANNED:
-            reasons = ", ".join(map(_words, o.ledger.skipped))
-            message += f" ({reasons})" * bool(reasons) + forecast.words(o) + relay.doubts(o)
+            message = counted(o, ", ".join(map(_words, o.ledger.skipped))) + forecast.words(o) + relay.doubts(o)
             message += forecast.domains(o, room=MESSAGE_BYTES - len(message.encode()))
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
@@ -50,13 +49,14 @@ def policy(o: Observation) -> Step | None:
     return Step(actions, failure(o, latest), last=True)
 
 
-def counted(o: Observation) -> str:
-    """How many recipients a plan has; and of a file, which nobody watches, as of when."""
+def counted(o: Observation, reasons: str = "") -> str:
+    """How many recipients a plan has, and why some are skipped; of a file, which nobody watches, as of when."""
     if o.ledger is None:
         return ""
     totals, read_at = o.ledger.totals, o.ledger.file_read_at
-    as_of = f" (the file as of {time_text(read_at)})" if read_at else ""
-    return f"{totals.planned} recipients{as_of}, {totals.skipped} of them skipped"
+    as_of = f"; the file as of {time_text(read_at)}" if read_at else ""
+    why = f" ({reasons})" if reasons else ""
+    return f"{totals.planned} recipients, {totals.skipped} of them skipped{why}{as_of}"
 
 
 def _words(skipped: Skipped) -> str:
