@@ -115,7 +115,7 @@ def with_a_closed_database(stage: Stage) -> None:
 
 def with_a_wrong_password(stage: Stage) -> None:
     everything(stage)
-    stage.secret(DATABASE, {"url": stage.house.shop_inside.replace("shop:shop@", "shop:wrong@")})
+    stage.secret(DATABASE, {"url": re.sub(":[a-z0-9]+@", ":wrongpassword@", stage.house.shop_inside)})
     stage.apply()
 
 
