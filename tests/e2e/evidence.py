@@ -171,11 +171,15 @@ class Evidence:
                 needles.add(where, key, base64.b64decode(value))
         return needles
 
-    def found(self) -> list[tuple[str, str, str, str]]:
-        """Each thing that was found: the place, what it is of, the thing itself, and what kind of thing."""
+    def found(self, within: str = "") -> list[tuple[str, str, str, str]]:
+        """Each thing that was found: the place, what it is of, the thing itself, and what kind of thing.
+
+        Args:
+            within: part of the name of what is searched.
+        """
         needles = self.needles()
-        found = {(place, of, thing, what) for place, of, text in self.texts() for thing, what in needles.found_in(text)}
-        return sorted(found)
+        texts = ((place, of, text) for place, of, text in self.texts() if within in of)
+        return sorted({(place, of, *found) for place, of, text in texts for found in needles.found_in(text)})
 
     def ours(self) -> dict[str, dict[str, Any]]:
         """The pods that run Mailfleet itself."""
@@ -193,15 +197,19 @@ class Evidence:
         return self._kept / f"{identity[0]}-{identity[1]}.log"
 
     def _keep_logs(self) -> None:
-        for file in (self._cluster / "pod-logs").glob("*/*/*.log*"):  # also what was rotated
-            if file.suffix in {".gz", ".tmp"}:
-                continue
+        for pod in (self._cluster / "pod-logs").iterdir():
             with contextlib.suppress(FileNotFoundError):  # it went away meanwhile: it had been kept
-                stat = file.stat()
-                identity = (stat.st_dev, stat.st_ino)
-                if identity not in self._linked:
-                    self._link(identity).hardlink_to(file)
-                    self._linked[identity] = (file.parts[-3].rpartition("_")[2], file.parts[-2])
+                for container in pod.iterdir():
+                    for file in container.iterdir():  # also what was rotated
+                        if file.suffix not in {".gz", ".tmp"}:
+                            self._keep(file, pod.name.rpartition("_")[2], container.name)
+
+    def _keep(self, file: Path, uid: str, container: str) -> None:
+        stat = file.stat()
+        identity = (stat.st_dev, stat.st_ino)
+        if identity not in self._linked:
+            self._link(identity).hardlink_to(file)
+            self._linked[identity] = (uid, container)
 
     def _sample(self) -> None:
         for process in Path("/proc").glob("[0-9]*"):

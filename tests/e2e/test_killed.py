@@ -26,7 +26,8 @@ def lost_node(mailfleet: House) -> Iterator[str]:
     room = {"cpu": "4", "memory": "4Gi", "pods": "10"}
     metadata = {"name": LOST, "labels": {PLACE: "here"}}
     status = {"allocatable": room, "capacity": room}
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status}
+    taints = [{"key": PLACE, "effect": "NoSchedule"}]  # for senders alone, who tolerate it
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taints}, "status": status}
     mailfleet.kubectl("delete", "node", LOST, "--ignore-not-found")
     mailfleet.kubectl("create", "-f", "-", stdin=json.dumps(node))
     yield LOST
