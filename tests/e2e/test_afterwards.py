@@ -116,7 +116,7 @@ def test_no_pod_but_the_operator_s_asks_the_api_server_for_anything(mailfleet: H
     subjects = [s for b in bindings for s in b.get("subjects") or () if s["kind"] == "ServiceAccount"]
     given = {(s.get("namespace"), s["name"]) for s in subjects}
     assert {account for account in given if account[0] != "kube-system"} == {ACCOUNT}
-    without = [p for p in evidence.ours().values() if p["metadata"]["labels"].get(COMPONENT) != "operator"]
+    without = [p for p in evidence.ours().values() if p["metadata"].get("labels", {}).get(COMPONENT) != "operator"]
     assert without
     assert {p["spec"].get("automountServiceAccountToken") for p in without} == {False}
 
@@ -216,7 +216,7 @@ def test_a_planted_address_and_a_planted_secret_are_found_in_every_place(
 def test_no_address_and_no_secret_is_written_or_shown_anywhere(evidence: Evidence) -> None:
     assert evidence.failure is None
     ours = evidence.ours()
-    of = {uid: pod["metadata"]["labels"].get(COMPONENT) for uid, pod in ours.items()}
+    of = {uid: pod["metadata"].get("labels", {}).get(COMPONENT) for uid, pod in ours.items()}
     ran = {(uid, name) for uid, pod in ours.items() for name in started(pod)}
     kept = {(uid, name) for uid, names in evidence.logs().items() for name in names}
     assert ran - kept == set(), "the log of each container that ran was kept"
