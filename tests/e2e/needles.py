@@ -41,7 +41,7 @@ class Needles:
         Raises:
             ValueError: a password is too short to be told from other words.
         """
-        values = _secret_parts(key, content.decode())
+        values = _secret_parts(key, content.decode(errors="backslashreplace"))
         for value in values:
             if len(value) < SHORTEST:
                 raise ValueError(f"{where}, {key}: tests look for passwords, so give them {SHORTEST} letters or more")

@@ -76,7 +76,12 @@ def right_of(entry: dict[str, Any]) -> Right | None:
 
 def used(entries: Iterable[dict[str, Any]]) -> set[Right]:
     """The rights without which some request would have been refused."""
-    return {right for e in entries if e["annotations"].get(DECISION) == "allow" and (right := right_of(e))}
+    return {right for e in entries if is_allowed(e) and (right := right_of(e))}
+
+
+def is_allowed(entry: dict[str, Any]) -> bool:
+    """Whether its roles let the account ask that; also if it was refused later, by admission."""
+    return bool((entry.get("annotations") or {}).get(DECISION) == "allow")  # none: refused before, as too many at once
 
 
 def refused(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.evidence import PLACES
-from e2e.rights import DECISION, account_of, granted, is_bound, refused, right_of, role_of, used
+from e2e.rights import account_of, granted, is_allowed, is_bound, refused, right_of, role_of, used
 from e2e.stage import Stage
 from e2e.test_cluster import restricted
 from mailfleet_demo.installation import NAMESPACE, OPERATOR
@@ -100,7 +100,7 @@ def test_nothing_is_denied_to_the_operator(evidence: Evidence) -> None:
     ending, removed, denied = endings(evidence), removals(evidence), []
     for entry in refused(asked):
         at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()
-        if entry["annotations"].get(DECISION) == "allow":  # by its role, and too late for the namespace
+        if is_allowed(entry):  # by its role, and too late for the namespace
             excused = ending.hold(entry["objectRef"].get("namespace"), at)
         else:  # Helm takes an installation's rights away before its pod has ended
             excused = removed.hold(account_of(entry), at)
@@ -123,16 +123,17 @@ def test_no_pod_but_the_operator_s_asks_the_api_server_for_anything(mailfleet: H
 
 # --- pods --------------------------------------------------------------------------------------------
 def test_restricted_pod_security_is_enforced_wherever_pods_ran(evidence: Evidence, cluster: Cluster) -> None:
-    levels: defaultdict[str, list[str | None]] = defaultdict(list)
+    levels: defaultdict[tuple[str, str], list[str | None]] = defaultdict(list)
     for version in evidence.versions("namespace"):
-        level = version.body["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce")
-        if level or levels[version.namespace]:  # a person makes a namespace, then labels it
-            levels[version.namespace].append(level)
-    assert NAMESPACE in levels
-    assert {pod["metadata"]["namespace"] for pod in evidence.pods.values()} <= {
-        n for n, found in levels.items() if found
-    }
-    assert {name: found for name, found in levels.items() if set(found) - {"restricted"}} == {}
+        metadata = version.body["metadata"]
+        level = metadata.get("labels", {}).get("pod-security.kubernetes.io/enforce")
+        of = levels[version.namespace, metadata["uid"]]
+        if level or of:  # a person makes a namespace, then labels it
+            of.append(level)
+    held = {name for (name, _), found in levels.items() if found}
+    assert NAMESPACE in held
+    assert {pod["metadata"]["namespace"] for pod in evidence.pods.values()} - held == set()
+    assert {name: found for (name, _), found in levels.items() if set(found) - {"restricted"}} == {}
     # And it is: this pod asks for nothing, but does not say so.
     spec = restricted(cluster.images["sink"], "pass")
     del spec["securityContext"]
