@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 LOGS_SECONDS, SAMPLE_SECONDS, AGAIN_SECONDS = 0.2, 1.0, 0.5
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PATHS = {
     "event": "/api/v1/events",
     "job": "/apis/batch/v1/jobs",
@@ -42,8 +41,7 @@ PATHS = {
     "secret": "/api/v1/secrets",
     "campaign": "/apis/mailfleet.dev/v1alpha1/emailcampaigns",
     "relay": "/apis/mailfleet.dev/v1alpha1/emailrelays",
-    "cluster binding": f"{RBAC}/clusterrolebindings",
-    "binding": f"{RBAC}/rolebindings",
+    "binding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
 }
 """What is watched, by what it is called here."""
 SHOWN = {"event": "event", "job": "job", "pod": "pod", "campaign": "status", "relay": "status"}

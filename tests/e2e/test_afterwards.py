@@ -77,7 +77,7 @@ def endings(evidence: Evidence) -> Spans:
 def removals(evidence: Evidence) -> Spans:
     """When accounts, by namespace and name, had no rights, after an installation was removed."""
     spans = Spans()
-    for version in evidence.versions("cluster binding"):
+    for version in evidence.versions("binding"):
         for subject in version.body.get("subjects") or ():
             if version.event != "MODIFIED":
                 which = spans.begins if version.event == "DELETED" else spans.ends
