@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mailfleet_cluster.binaries import Program
 
 SYSTEM = "mailfleet-system"
+SECURITY = ROOT / "docs/security.md"
 URLS = ("--set=ledger.url=postgresql://u:p@db/mailfleet", "--set=redis.url=redis://redis:6379/0")
 LISTED = ("--set=clusterWide=false", "--set=campaignNamespaces={shop-a,shop-b}")
 EXTRA = [
@@ -428,6 +430,13 @@ def test_operator_has_the_rights_that_it_uses_and_no_other() -> None:
     roles = [m for m in render("mailfleet", *URLS) if m["kind"] == "ClusterRole"]
     (role,) = [m for m in roles if m["metadata"]["name"].endswith("-operator")]
     assert granted_by(role) == RIGHTS
+
+
+def test_the_page_about_security_names_each_right() -> None:
+    told = {}
+    for resources, verbs in re.findall(r"^(`[^|]*?) \| ([a-z, ]+) \|", SECURITY.read_text(), re.MULTILINE):
+        told |= {name: set(verbs.split(", ")) for name in re.findall(r"`([^`]+)`", resources)}
+    assert told == {resource.partition("/")[2]: verbs for resource, verbs in RIGHTS.items()}
 
 
 def test_api_server_grants_exactly_that(system: ControlPlane) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from e2e.stage import DATABASE, RELAY, Stage
+from mailfleet_operator.events import PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -115,7 +117,7 @@ def with_a_closed_database(stage: Stage) -> None:
 
 def with_a_wrong_password(stage: Stage) -> None:
     everything(stage)
-    stage.secret(DATABASE, {"url": stage.house.shop_inside.replace("shop:shop@", "shop:wrong@")})
+    stage.secret(DATABASE, {"url": re.sub(":[a-z0-9]+@", ":wrongpassword@", stage.house.shop_inside)})
     stage.apply()
 
 
@@ -140,8 +142,28 @@ def with_a_quota(stage: Stage) -> None:
     stage.apply()
 
 
+def paused_twice(stage: Stage) -> None:
+    """A pause that comes again, when there is something to say again, is the same Event, counted."""
+
+    def told() -> dict[str, Any]:
+        events: list[dict[str, Any]] = stage.kubectl.json("get", "events", "--field-selector=reason=BySpec")["items"]
+        return events[0] if len(events) == 1 else {}
+
+    for count in (1, 2):
+        stage.apply(suspend=True)
+        stage.until_condition("Suspended", reason="BySpec", seconds=60)
+        stage.until(f"told {count} times", lambda count=count: told().get("count") == count, seconds=20)
+        said = datetime.fromisoformat(told()["lastTimestamp"])
+        stage.apply(suspend=False)
+        stage.until_condition("Suspended", "False", seconds=60)
+        if count == 1:
+            stage.until("it may be told again", lambda said=said: datetime.now(UTC) > said + PAUSE, seconds=90)
+    stage.apply_relay()
+
+
 TROUBLES: Mapping[str, Trouble] = {
     "no-relay": Trouble(without_relay, Stage.apply_relay, "RelayNotFound", f"EmailRelay {RELAY}.* create it"),
+    "paused-twice": Trouble(without_relay, paused_twice, "RelayNotFound", RELAY),
     "no-sender-secret": Trouble(
         without_sender_secret,
         lambda stage: stage.secret("mailfleet", stage.house.sender_secret),
