@@ -75,7 +75,6 @@ class Evidence:
     """Collects from its beginning to its end; use it as a context manager.
 
     Attributes:
-        began: the time of its beginning, in seconds since 1970.
         pods: the newest version of each pod that there was, by uid.
         scraped: uids of the pods whose metrics were read.
         listed: (uid of the pod, arguments) of each process that was seen.
@@ -84,7 +83,7 @@ class Evidence:
     def __init__(self, cluster: Path) -> None:
         """Of the local cluster in this folder."""
         self._cluster, self._kept = cluster, cluster / "evidence"
-        self.began = time.time()
+        self._since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
         self.pods: dict[str, dict[str, Any]] = {}
         self.scraped: set[str] = set()
         self.listed: set[tuple[str, str]] = set()
@@ -129,10 +128,9 @@ class Evidence:
 
     def requests(self) -> list[dict[str, Any]]:
         """What service accounts asked the API server for since the beginning."""
-        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.began))
         lines = (line for file in audit.files(self._cluster) for line in file.read_text().splitlines())
         found = [json.loads(line) for line in lines]
-        return [e for e in found if e["requestReceivedTimestamp"] >= since and account_of(e)[0] != "kube-system"]
+        return [e for e in found if e["requestReceivedTimestamp"] >= self._since and account_of(e)[0] != "kube-system"]
 
     def logs(self) -> dict[str, set[str]]:
         """Containers whose log is kept, by the pod's uid."""
@@ -268,6 +266,8 @@ class Evidence:
             if event["type"] not in {"ADDED", "MODIFIED", "DELETED"}:
                 return
             body = event["object"]
+            if kind != "binding" and body["metadata"]["creationTimestamp"] < self._since:
+                continue  # what an earlier session left, which is being removed
             body["metadata"].pop("managedFields", None)
             if kind == "pod":
                 self.pods[body["metadata"]["uid"]] = body
