@@ -55,8 +55,8 @@ class Needles:
         for match in _SIGN.finditer(text):
             begin = max(0, match.start() - _AROUND)
             for address in _ADDRESS.finditer(text, begin, match.end() + _AROUND):
-                if address[1].rpartition("=")[2].lower() not in TOLD:
-                    yield address[0], "address"
+                if (local := address[1].rpartition("=")[2]).lower() not in TOLD:  # also as the value of name=value
+                    yield local + address[2] + address[3], "address"
         for match in _NAMES.finditer(text):
             yield match[0], "name"
         for match in _TOKEN.finditer(text):
