@@ -214,13 +214,11 @@ class Dispatch:
         self.pace.began()
         self._in_flight += 1
         self._idle.clear()
-        ended = connection.submit(mail)
-        ended.add_done_callback(partial(self._ended, connection, due, time.monotonic()))
+        connection.submit(mail, partial(self._ended, connection, due, time.monotonic()))
 
     # --- and back --------------------------------------------------------------------------------------
-    def _ended(self, connection: Connection, due: _Due, began: float, future: asyncio.Future[Verdict]) -> None:
+    def _ended(self, connection: Connection, due: _Due, began: float, verdict: Verdict) -> None:
         try:
-            verdict = future.result()
             if not verdict.handed_over:
                 self.unused(due.permit)
             self._judge(due.candidate, verdict, time.monotonic() - began)

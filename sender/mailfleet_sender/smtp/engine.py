@@ -60,6 +60,7 @@ class Engine(asyncio.Protocol):
         self._parser = ReplyParser()
         self._waiting: deque[Transaction] = deque()
         self._under_way: dict[Transaction, None] = {}
+        self._ended: list[tuple[Transaction, Verdict]] = []
         self._due: deque[tuple[Transaction, Step]] = deque()
         self._script: deque[Step] = deque()
         self._opening: Transaction | None = None
@@ -88,6 +89,7 @@ class Engine(asyncio.Protocol):
                 break
         if self._parser.broken is not None and self.alive:
             self._out_of_step(self._parser.broken)
+        self._tell()
         self._go_on()
 
     def eof_received(self) -> None:
@@ -150,6 +152,7 @@ class Engine(asyncio.Protocol):
         self._under_way[transaction] = None
         if self.lost is not None:
             self._end(transaction, transaction.lost(self.lost, None, closed=False))
+            self._loop.call_soon(self._tell)
             return
         self._waiting.append(transaction)
         self._write_soon()
@@ -244,9 +247,8 @@ class Engine(asyncio.Protocol):
         self.abort(CLOSES)
 
     def _end(self, transaction: Transaction, verdict: Verdict) -> None:
-        self._under_way.pop(transaction, None)
-        if not transaction.ended.done():
-            transaction.ended.set_result(verdict)
+        del self._under_way[transaction]
+        self._ended.append((transaction, verdict))
         if verdict.kind is VerdictKind.SENT:
             return
         if verdict.misunderstood:
@@ -256,6 +258,12 @@ class Engine(asyncio.Protocol):
         if verdict.out_of_step or (verdict.phase is Phase.DOT and (verdict.misunderstood or verdict.code is None)):
             self._out_of_step(verdict.reply or "no reply that is understood")
         self._ending = self._ending or verdict.reply or "closed"
+
+    def _tell(self) -> None:
+        """Whoever hears of a verdict may submit the next mail, here or elsewhere: so only after all was heard."""
+        ended, self._ended = self._ended, []
+        for transaction, verdict in ended:
+            transaction.ended(verdict)
 
     def _out_of_step(self, why: str) -> None:
         """What comes next from this relay cannot be told apart."""
@@ -400,6 +408,7 @@ class Engine(asyncio.Protocol):
         for transaction in list(self._under_way):
             transaction.at = phases.get(transaction, transaction.at)
             self._end(transaction, transaction.lost(why, self._goodbye, closed=closed))
+        self._tell()
 
 
 def stuffed(body: bytes) -> bytes:
