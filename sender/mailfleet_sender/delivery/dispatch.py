@@ -165,9 +165,11 @@ class Dispatch:
     def _has_room(self, connection: Connection) -> None:
         """A connection has heard a reply: what is due goes out with its next write."""
         try:
-            while connection.room and (due := self._next()) is not None:
+            while (due := self._next()) is not None:
                 self._due.popleft()
                 self._begin(connection, due)
+                if not connection.room:
+                    return
         except Exception as error:  # noqa: BLE001 - as above
             self._claims.broken(error)
 

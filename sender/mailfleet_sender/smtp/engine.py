@@ -83,12 +83,16 @@ class Engine(asyncio.Protocol):
         """Bytes of the relay."""
         if self.lost is not None:
             return
-        for reply in self._parser.feed(data):
+        replies = self._parser.feed(data)
+        for reply in replies:
             self._hear(reply)
             if not self.alive:
                 break
-        if self._parser.broken is not None and self.alive:
-            self._out_of_step(self._parser.broken)
+        else:
+            if replies:
+                self._clock.expect(self._due[0][1].phase if self._due else None)
+            if self._parser.broken is not None:
+                self._out_of_step(self._parser.broken)
         self._tell()
         self._go_on()
 
@@ -189,7 +193,6 @@ class Engine(asyncio.Protocol):
             return
         transaction, step = self._due.popleft()
         self._answers += 1
-        self._clock.expect(self._due[0][1].phase if self._due else None)
         if reply.code == 421:
             self._goodbye = self._goodbye or reply
             self._ending = self._ending or CLOSES
