@@ -130,9 +130,9 @@ test-api: venv warm ## the tests on a real kube-apiserver without a node
 	$(VENV)/bin/pytest tests/api
 
 .PHONY: test-gitops
-test-gitops: venv ## campaigns in Git with the real Argo CD, its Lua, and a real kube-apiserver (3 minutes; a build of 6 once)
+test-gitops: venv cluster images ## campaigns in Git: the real Argo CD, its Lua, real sending on a real node (4 minutes; a build of 6 once)
 	@deploy/debian-packages.sh tests
-	$(VENV)/bin/pytest tests/unit/test_argocd.py tests/api/test_argocd_engine.py tests/gitops/walk.py
+	$(VENV)/bin/pytest tests/unit/test_argocd.py tests/api/test_argocd_engine.py tests/api/test_argocd_lab.py tests/e2e/test_gitops.py
 
 # --- measurements that are too long for a test ------------------------------------------------------------
 .PHONY: rates
@@ -225,5 +225,6 @@ demo-down: venv ## remove what the demo installed; the cluster stays
 	@$(DEMO) --down
 
 .PHONY: test-e2e
-test-e2e: venv cluster images ## the tests on a real node: pods killed, the operator killed, bad input
+test-e2e: venv cluster images ## the tests on a real node: pods killed, the operator killed, bad input, campaigns in Git
+	@deploy/debian-packages.sh tests
 	$(VENV)/bin/pytest tests/e2e

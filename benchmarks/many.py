@@ -1,10 +1,9 @@
 """200 campaigns at once: how soon each is looked at, what the operator needs, and what it asks of the API server.
 
 usage: many.py [--campaigns 200] [--seconds 60]
-A real API server without controllers, so that there are Jobs and no pods; a real ledger and Redis; the operator with
-its usual times. The planners' part is played, and progress is written into the ledger, so that each status changes
-all the time. The exit status says whether the promises hold: each campaign reconciled within 10 s, resident memory
-below 250 MB, at most 20 requests a campaign and minute, and no LIST and no GET in the ticks.
+tests/many_campaigns.py says how; tests/api/test_many.py holds the same for fewer seconds. The exit status says
+whether the promises hold: each campaign reconciled within 10 s, resident memory below 250 MB, at most 20 requests a
+campaign and minute, and no LIST and no GET in the ticks.
 Writes build/bench-many.json.
 """
 
@@ -12,171 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import re
 import sys
 import tempfile
-import time
-import urllib.request
-from collections import Counter
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import structlog
 from measuring import machine, save
 from programs import HERE
 
 sys.path[:0] = [str(HERE.parent / part) for part in ("tests", "deploy/sink", "deploy/cluster")]
 
-import custom_resources  # noqa: E402
-from kube import ControlPlane  # noqa: E402
-from mailfleet_sender.ledger import migrate  # noqa: E402
-from mailfleet_sender.planning import plan_run  # noqa: E402
-from operator_hand import Hand, OperatorProcess  # noqa: E402
-from services import PostgresServer, RedisServer, wait_for  # noqa: E402
-
-PEOPLE = 2000
-SECONDS, MEGABYTES, REQUESTS = 10.0, 250.0, 20.0
-KINDS = "emailcampaigns|emailrelays|jobs|pods|nodes|namespaces|events"
-METRIC = re.compile(rf'^apiserver_request_total{{.*resource="({KINDS})".*verb="([A-Z]+)".*}} ([0-9.e+]+)$')
-PROGRESS = """
-UPDATE range SET pos = pos + 1, sent = sent + 1, seq = seq + 1, epoch = greatest(epoch, 1)
-WHERE state = 'Open' AND pos < planned - 1
-"""
-
-
-class Many:
-    """One namespace with many campaigns."""
-
-    def __init__(self, hand: Hand, count: int) -> None:
-        self.hand, self.names = hand, [f"news-{n:03}" for n in range(count)]
-
-    def apply(self, **spec: Any) -> None:
-        """All of them, by one kubectl."""
-        bodies = []
-        for name in self.names:
-            body = custom_resources.campaign(name)
-            body["spec"].update({"rangeSize": 500, **spec})
-            bodies.append(body)
-        self.hand.apply(*bodies)
-
-    def statuses(self) -> list[dict[str, Any]]:
-        return [c for c in self.hand.list("emailcampaigns") if c.get("status")]
-
-    def until(self, what: str, holds: Any) -> float:
-        """Wait until all statuses are so; the seconds it took."""
-        began = time.monotonic()
-        wait_for(
-            what, lambda: sum(bool(holds(c)) for c in self.statuses()) == len(self.names), seconds=120, interval=0.5
-        )
-        return time.monotonic() - began
-
-    def first_looks(self) -> list[float]:
-        """From a campaign's creation to its first condition, seconds; whole ones, for so are Kubernetes' times."""
-        found = []
-        for body in self.statuses():
-            first = min(c["lastTransitionTime"] for c in body["status"]["conditions"])
-            created = body["metadata"]["creationTimestamp"]
-            found.append((datetime.fromisoformat(first) - datetime.fromisoformat(created)).total_seconds())
-        return found
-
-    def plan(self) -> None:
-        """Play all planners."""
-        with self.hand.engine.connect() as connection:
-            runs = connection.exec_driver_sql("SELECT id FROM run WHERE state = 'Planning'").scalars().all()
-        for run in runs:
-            plan_run(self.hand.engine, run=run, database_url=self.hand.database_url, reporter=f"planner-{run}")
-
-    def progress(self) -> None:
-        """Each open range has sent one more."""
-        with self.hand.engine.begin() as connection:
-            connection.exec_driver_sql(PROGRESS)
-
-
-def requests(plane: ControlPlane) -> Counter[tuple[str, str]]:
-    """Requests so far for what the operator works with, by resource and verb."""
-    found: Counter[tuple[str, str]] = Counter()
-    for line in plane.kubectl("get", "--raw", "/metrics").splitlines():
-        if match := METRIC.match(line):
-            found[match[1], match[2]] += int(float(match[3]))
-    return found
-
-
-def memory(process: OperatorProcess) -> tuple[float, float]:
-    """Resident memory now and at its highest, 10^6 octets."""
-    assert process.process
-    text = Path(f"/proc/{process.process.pid}/status").read_text()
-    now, peak = (int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) for field in ("VmRSS", "VmHWM"))  # type: ignore[index]
-    return now * 1024 / 1e6, peak * 1024 / 1e6
-
-
-def healthy(process: OperatorProcess) -> bool:
-    """Whether it answers its probe."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/healthz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def cpu_seconds(process: OperatorProcess) -> float:
-    assert process.process
-    fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def measure(many: Many, operator: OperatorProcess, seconds: float) -> dict[str, Any]:
-    """All of it, in order."""
-    plane = many.hand.plane
-    many.hand.people(PEOPLE)
-    many.hand.apply(custom_resources.relay("ses"))
-    began = time.monotonic()
-    many.apply()
-    applied = time.monotonic() - began
-    many.until("all have a status", lambda _c: True)
-    looks = many.first_looks()
-    many.plan()
-    many.until("all are sending", lambda c: c["status"].get("startTime"))
-    many.apply(weight=200)
-    edited = many.until("all saw the edit", lambda c: c["status"].get("observedGeneration") == 2)
-    before, cpu, end = requests(plane), cpu_seconds(operator), time.monotonic() + seconds
-    while time.monotonic() < end:
-        many.progress()
-        time.sleep(1)
-    cpu = cpu_seconds(operator) - cpu
-    asked = requests(plane) - before
-    now, peak = memory(operator)
-    writes = sum(n for (_, verb), n in asked.items() if verb not in {"GET", "LIST", "WATCH"})
-    return {
-        "campaigns": len(many.names),
-        "apply_seconds": round(applied, 1),
-        "first_look_seconds_at_most": max(looks),
-        "first_look_seconds_mean": round(sum(looks) / len(looks), 2),
-        "edit_seen_by_all_seconds": round(edited, 1),
-        "rss_mb": round(now, 1),
-        "peak_rss_mb": round(peak, 1),
-        "cores": round(cpu / seconds, 2),
-        "requests_per_campaign_per_minute": round(writes / len(many.names) * 60 / seconds, 1),
-        "requests": {f"{verb} {kind}": n for (kind, verb), n in sorted(asked.items())},
-        "reads": sum(n for (kind, verb), n in asked.items() if verb in {"GET", "LIST"} and kind not in INTERNAL),
-    }
-
-
-INTERNAL = {"namespaces", "nodes", "events"}
-"""The API server itself reads these."""
-
-
-def broken(result: dict[str, Any]) -> list[str]:
-    """The promises that do not hold."""
-    checks = {
-        f"each is looked at within {SECONDS:.0f} s": result["first_look_seconds_at_most"] <= SECONDS,
-        f"an edit of all is seen within {SECONDS:.0f} s": result["edit_seen_by_all_seconds"] <= SECONDS,
-        f"resident memory stays below {MEGABYTES:.0f} MB": result["peak_rss_mb"] < MEGABYTES,
-        f"at most {REQUESTS:.0f} requests": result["requests_per_campaign_per_minute"] <= REQUESTS,
-        "no GET and no LIST in the ticks": result["reads"] == 0,
-    }
-    return [words for words, holds in checks.items() if not holds]
+from many_campaigns import broken, measure, operator_of_many  # noqa: E402
 
 
 def main() -> None:
@@ -185,29 +29,12 @@ def main() -> None:
     parser.add_argument("--campaigns", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        parts = {part: folder / part for part in ("postgres", "redis", "plane", "operator")}
-        for part in parts.values():
-            part.mkdir()
-        with (
-            PostgresServer(parts["postgres"]) as postgres,
-            RedisServer(parts["redis"]) as redis,
-            ControlPlane(parts["plane"]) as plane,
-        ):
-            ledger = postgres.database()
-            migrate(ledger)
-            plane.kubectl("apply", "--server-side", "-f", str(custom_resources.CRDS))
-            plane.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(custom_resources.CRDS))
-            plane.kubectl("create", "namespace", "many")
-            plane.end("controller-manager")  # Jobs without pods
-            hand = Hand(plane, "many", ledger, postgres.database())
-            times = {"MAILFLEET_TICK_SECONDS": "2", "MAILFLEET_STATUS_SECONDS": "5"}
-            with OperatorProcess(plane, parts["operator"], ledger_url=ledger, redis_url=redis.url, **times) as operator:
-                wait_for("the operator lives", lambda: healthy(operator), seconds=60, interval=0.3)
-                result = measure(Many(hand, options.campaigns), operator, options.seconds)
-                log = operator.log.read_text()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        operator_of_many(Path(folder), options.campaigns) as (many, operator),
+    ):
+        result = measure(many, operator, options.seconds)
+        log = operator.log.read_text()
     print(json.dumps(result, indent=2))
     save("bench-many", {"machine": machine(), **result})
     failed = broken(result)

@@ -37,9 +37,13 @@ class EditRun:
 
 @dataclass(frozen=True, slots=True)
 class SupersedeRun:
-    """Close an older open run of the same campaign; what it has not sent counts as cancelled."""
+    """Close an older open run of the same campaign; what it has not sent counts as cancelled.
+
+    `fence` as of CloseRun.
+    """
 
     run: int
+    fence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +225,15 @@ class CompleteRun:
 
 @dataclass(frozen=True, slots=True)
 class CloseRun:
-    """Account for what is in flight, count the rest as cancelled, and end the run: as far as that can be done now."""
+    """Account for what is in flight, count the rest as cancelled, and end the run: as far as that can be done now.
+
+    With `fence` leases are not waited out.
+    """
 
     run: int
     into: RunState
     reason: EndReason | None = None
+    fence: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Hands:
                 return Applied(again=True)
             except ClusterError as error:
                 log.warning("Kubernetes refused", action=_name(action), why=str(error), **_who(o))
-                return Applied((_refused(error),), again=again)
+                return Applied((refused(error),), again=again)
             if done and not isinstance(action, QUIET):
                 log.info("done", action=_name(action), what=str(action), **_who(o))
                 again = True
@@ -270,8 +270,8 @@ class Hands:
                 done = runs.absorb_late(run)
             case actions.CompleteRun(run):
                 done = runs.complete(run)
-            case actions.CloseRun(run, into, reason):
-                done = runs.close(run, into, reason)
+            case actions.CloseRun(run, into, reason, fence):
+                done = runs.close(run, into, reason, fence=fence)
             case _ if campaign.spec and campaign.definition:
                 done = self._define(campaign, campaign.spec.run_id, campaign.definition, action, memory)
         return bool(done)
@@ -308,8 +308,8 @@ class Hands:
         """Actions that say in the ledger which run is meant and what it sends."""
         runs, where = self._ledger.runs, (campaign.namespace, campaign.name)
         match action:
-            case actions.SupersedeRun():
-                return runs.supersede(*where, run_id)
+            case actions.SupersedeRun(fence=fence):
+                return runs.supersede(*where, run_id, fence=fence)
             case actions.EnsureRun():
                 runs.ensure(*where, run_id, definition)
                 done = True
@@ -323,7 +323,8 @@ class Hands:
         return done
 
 
-def _refused(error: ClusterError) -> Condition:
+def refused(error: ClusterError) -> Condition:
+    """What a campaign says of a request that Kubernetes refused."""
     reason = "PodsRejected" if error.status in {403, 422} else "ClusterUnavailable"
     return true(Type.STALLED, reason, f"Kubernetes refuses what the campaign needs: {error}")
 

@@ -278,7 +278,6 @@ def _pod(container: dict[str, Any], *, grace_seconds: int, campaign_spec: Campai
         placement = {
             "nodeSelector": senders.node_selector,
             "tolerations": list(senders.tolerations) if senders.tolerations else None,
-            "affinity": senders.affinity,
             "priorityClassName": senders.priority_class_name,
         }
         pod.update({field: value for field, value in placement.items() if value})

@@ -37,6 +37,7 @@ class CampaignMemory:
         ended: the run was over at the last look.
         shown: what the last look found.
         events: that were written, by their reason.
+        quota_short_at: when its account's quota was last seen used up.
     """
 
     run: int = 0
@@ -54,6 +55,7 @@ class CampaignMemory:
     ended: bool = False
     shown: Shown | None = None
     events: dict[str, Told] = field(default_factory=dict)
+    quota_short_at: datetime | None = None
 
 
 @dataclass(slots=True)

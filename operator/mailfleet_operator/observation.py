@@ -355,6 +355,10 @@ class Observation:
     """The brake has closed; None: it has not."""
     quota_room_at: datetime | None = None
     """The account's quota is used up until then; None: it is not."""
+    quota_short_at: datetime | None = None
+    """When it was last seen used up; None: not since the operator began."""
+    quota_left: int | None = None
+    """Messages that are free of it; None: it is the relay's own, of which nobody knows."""
     scaling: Memory = field(default_factory=Memory)
     image: str = ""
     """The sender's image as configured now."""

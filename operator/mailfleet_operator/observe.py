@@ -135,6 +135,9 @@ class Observer:
         memory.relay = campaign.spec.relay_ref.name if campaign.spec else ""
         jobs = tuple(_all(self.watched.jobs, name))
         pods = tuple(_all(self.watched.pods, name))
+        account = self.accounts.get(memory.account)
+        if room_at := _room_at(account, now):
+            memory.quota_short_at = now
         o = Observation(
             now=now,
             campaign=campaign,
@@ -149,8 +152,10 @@ class Observer:
             limiter_trouble=self.limiter_trouble,
             pace=memory.pace,
             account_rate=self._account_rate(memory.account),
-            brake=_brake(self.accounts.get(memory.account), f"{name[0]}/{name[1]}"),
-            quota_room_at=_room_at(self.accounts.get(memory.account), now),
+            brake=_brake(account, f"{name[0]}/{name[1]}"),
+            quota_room_at=room_at,
+            quota_short_at=memory.quota_short_at,
+            quota_left=account.quota.left if account and account.quota else None,
             scaling=memory.scaling,
             image=self._settings.image.name,
             max_senders=self._settings.max_senders,

@@ -54,7 +54,6 @@ class Senders(Model):
     resources: dict[str, Any] | None = None
     node_selector: dict[str, str] | None = None
     tolerations: tuple[dict[str, Any], ...] | None = None
-    affinity: dict[str, Any] | None = None
     priority_class_name: str | None = None
 
 

@@ -47,6 +47,8 @@ class Memory:
     best: float = 0.0
     """The most that one sender was seen to do, recipients per second."""
     floor: int = 0
+    """One more than a size that proved too small for `floor_limit`, the limit of then."""
+    floor_limit: float = 0.0
     floor_until: datetime | None = None
     shrunk_at: datetime | None = None
     rate_before: float | None = None
@@ -124,19 +126,24 @@ def decide(load: Load, size: int, bounds: Bounds, memory: Memory, now: datetime)
         # At most twice as many: a rate next to nothing would ask for more than there are numbers.
         grown = allowed.clamp(size + math.ceil(min(size, missing * load.senders / load.rate)))
         if grown > size:
-            floor_until = now + FLOOR_HOLDS
-            return grown, replace(
-                memory, changed_at=now, floor=size + 1, floor_until=floor_until, rate_before=load.rate
-            )
+            memory = replace(memory, floor=size + 1, floor_limit=load.limit, floor_until=now + FLOOR_HOLDS)
+            return grown, replace(memory, changed_at=now, rate_before=load.rate)
     return size, memory
 
 
 def _one_less_will_do(load: Load, size: int, allowed: Bounds, memory: Memory, now: datetime) -> bool:
     """The fleet waits for permits; would it, with one sender less?"""
-    floor = memory.floor if memory.floor_until and now < memory.floor_until else 0
-    if size <= max(allowed.low, floor, 1):
+    if size <= max(allowed.low, _floor(load, memory, now), 1):
         return False
     return size >= TRIAL_SIZE or (size - 1) * memory.best >= load.rate / SATURATED
+
+
+def _floor(load: Load, memory: Memory, now: datetime) -> int:
+    """The smallest size that did not prove too small: for a lower limit than that of then, its share."""
+    if memory.floor_until is None or now >= memory.floor_until:
+        return 0
+    share = load.limit / memory.floor_limit if memory.floor_limit else 1.0
+    return math.ceil(memory.floor * min(1.0, share))
 
 
 def _more_may_help(load: Load, memory: Memory, now: datetime) -> bool:

@@ -26,7 +26,7 @@ def command_line() -> argparse.ArgumentParser:
     one = verbs.add_parser("preflight", help="connect to a relay as a sender does; say what it offers or what is wrong")
     one.add_argument("relay", nargs="?", metavar="NAMESPACE/NAME", help="the EmailRelay; without it, that of this pod")
     verbs.add_parser("migrate", help="bring the ledger's schema up to date; may run at any time, twice, at once")
-    verbs.add_parser("check", help="whether ledger and Redis answer, and the ledger's schema is of this version")
+    verbs.add_parser("check", help="whether ledger and Redis answer, and this version works with the ledger's schema")
     _describe_preview(verbs.add_parser("preview", help="write the mail that a recipient of a planned run would get"))
     _describe_test(verbs.add_parser("test", help="send one mail of a planned run to any address; nothing is counted"))
     _describe_suppress(verbs.add_parser("suppress", help="who must not have mail; needs MAILFLEET_LEDGER_URL"))
@@ -137,7 +137,7 @@ def _run_for_installation(verb: str, env: Environment) -> int:
         return check(env)
     from .ledger import migrate  # noqa: PLC0415
 
-    migrate(env.text(environment.LEDGER_URL))
+    structlog.get_logger().info("migrated", shape=migrate(env.text(environment.LEDGER_URL)))
     return Exit.DONE
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .contract import environment
 from .contract.environment import Exit
 from .errors import LedgerUnavailable, LimiterUnavailable, SettingsError
-from .ledger import revisions
+from .ledger import must_migrate, revisions
 from .limiter import LimiterAdmin, open_limiter_admin
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def _asked(what: str, ask: Callable[[], None]) -> bool:
 
 
 def _ledger(url: str) -> None:
-    has, wanted = revisions(url)
-    if has != wanted:
-        raise SettingsError(f"its shape is {has or 'none'}, this version wants {wanted}: run `migrate`")
+    has, known = revisions(url)
+    if must_migrate(has, known):
+        raise SettingsError(f"its shape is {has or 'none'}, this version wants {known[-1]}: run `migrate`")
 
 
 def _redis(url: str) -> None:

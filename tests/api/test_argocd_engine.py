@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from gitops import files, lua
+from gitops.reasons import REASONS
 from gitops.relays import RELAYS
 from gitops.scenes import ACTIONS, SCENES
 from mailfleet_cluster.binaries import ARGOCD
@@ -33,7 +34,7 @@ def engine(kind: str, script: str, objects: list[dict[str, Any]]) -> list[Any]:
 
 @pytest.mark.parametrize("script", [files.CAMPAIGN / "health.lua", files.STRICT, files.RELAY / "health.lua"], ids=str)
 def test_health_is_the_same(script: Path) -> None:
-    objects = list(RELAYS.values()) if "EmailRelay" in str(script) else [s.object() for s in SCENES]
+    objects = list(RELAYS.values()) if "EmailRelay" in str(script) else [s.object() for s in (*SCENES, *REASONS)]
     text = script.read_text()
     assert engine("health", text, objects) == [lua.run(text, o) for o in objects]
 

@@ -36,6 +36,7 @@ class Stage:
     Attributes:
         name: of the test: in the namespace, the table and the addresses' domain.
         spec: of the campaign; `relay` of the relay.
+        namespace: of another stage, to be there beside its campaign.
     """
 
     house: House
@@ -45,9 +46,10 @@ class Stage:
     rate: str = "1000/s"
     spec: dict[str, Any] = field(default_factory=dict)
     relay: dict[str, Any] = field(default_factory=dict)
+    namespace: str = ""
 
     def __post_init__(self) -> None:
-        self.namespace = f"e2e-{self.name}"
+        self.namespace = self.namespace or f"e2e-{self.name}"
         self.table = self.name.replace("-", "_")
         self.domain = f"{self.name}.example"
         self.kubectl = Kubectl(self.namespace)
@@ -99,18 +101,22 @@ class Stage:
         """Run a statement in the shop's database."""
         return query(self.house.shop_url, statement, *values)
 
+    def relay_manifest(self) -> dict[str, Any]:
+        """The relay as a file."""
+        return {"apiVersion": API, "kind": "EmailRelay", "metadata": {"name": RELAY}, "spec": self.relay}
+
+    def manifest(self) -> dict[str, Any]:
+        """The campaign as a file."""
+        return {"apiVersion": API, "kind": "EmailCampaign", "metadata": {"name": self.campaign}, "spec": self.spec}
+
     def apply_relay(self) -> None:
         """`kubectl apply` of the relay."""
-        self.kubectl.apply(
-            {"apiVersion": API, "kind": "EmailRelay", "metadata": {"name": RELAY}, "spec": self.relay},
-        )
+        self.kubectl.apply(self.relay_manifest())
 
     def apply(self, **changes: Any) -> None:
         """`kubectl apply` of the campaign; `changes` replace fields of its spec from now on."""
         self.spec |= changes
-        self.kubectl.apply(
-            {"apiVersion": API, "kind": "EmailCampaign", "metadata": {"name": self.campaign}, "spec": self.spec},
-        )
+        self.kubectl.apply(self.manifest())
 
     def delete(self) -> None:
         """`kubectl delete` of the campaign; it must not hang."""

@@ -6,6 +6,7 @@ On a second cluster beside the one that the other tests use: in a folder, a netw
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kube import cluster_tool, kubectl
-from mailfleet_cluster import pause_image
+from kube import KubectlError, cluster_tool, kubectl
+from mailfleet_cluster import audit, pause_image
 from mailfleet_cluster.local import LocalCluster
 from mailfleet_cluster.network import Network
 from mailfleet_cluster.places import CHECKOUT, usual_state
@@ -114,6 +115,30 @@ def test_a_healthy_cluster_is_taken_as_it_is_within_seconds(second: LocalCluster
     cluster_tool("up", **HERE)
     assert time.monotonic() - began < 5
     assert Processes(STATE).living() == before
+
+
+def test_a_cluster_that_writes_down_other_requests_is_started_anew(second: LocalCluster) -> None:
+    start(second)
+    before = Processes(STATE).living()
+    (STATE / audit.FOLDER / "policy.json").write_text("{}")
+    assert not second.healthy()
+    start(second)
+    assert Processes(STATE).living().keys() == before.keys()
+    assert not set(Processes(STATE).living().values()) & set(before.values())
+
+
+def test_what_service_accounts_ask_for_is_written_down(second: LocalCluster, tmp_path: Path) -> None:
+    start(second)
+    token = kubectl(second.kubeconfig, "create", "token", "default").strip()
+    # With the administrator's certificate kubectl would be the administrator whatever the token says.
+    config = json.loads(second.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    with pytest.raises(KubectlError, match="forbidden"):
+        kubectl(tmp_path / "kubeconfig", "get", "secrets")
+    written = [json.loads(line) for file in audit.files(STATE) for line in file.read_text().splitlines()]
+    (entry,) = [e for e in written if "objectRef" in e]  # kubectl also asks what kinds there are
+    assert (entry["verb"], entry["objectRef"]["resource"], entry["responseStatus"]["code"]) == ("list", "secrets", 403)
 
 
 @pytest.mark.parametrize("half", [0, 1])

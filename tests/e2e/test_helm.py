@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from e2e.house import query
+from e2e.next_minor import NextMinor
 from mailfleet_cluster import places
 from mailfleet_demo import installation
 from mailfleet_demo.installation import NAMESPACE, OPERATOR
@@ -36,27 +38,73 @@ def as_before(mailfleet: House) -> Iterator[None]:
     installation.upgrade("mailfleet")
 
 
-def test_upgrade_and_roll_back_in_the_middle_lose_and_double_nothing(
-    make_stage: Callable[..., Stage], mailfleet: House, as_before: None
+@pytest.fixture
+def next_minor(mailfleet: House, as_before: None) -> Iterator[NextMinor]:
+    """The next minor version; afterwards the ledger has this version's shape again."""
+    shape = revision(mailfleet)
+    yield NextMinor(shape)
+    for statement in ("DROP TABLE IF EXISTS next_sender", "ALTER TABLE run DROP IF EXISTS next_note"):
+        query(mailfleet.ledger_url, statement)
+    query(mailfleet.ledger_url, "UPDATE alembic_version SET version_num = %s", shape)
+
+
+def revision(house: House) -> str:
+    """The ledger's."""
+    ((found,),) = query(house.ledger_url, "SELECT version_num FROM alembic_version")
+    return str(found)
+
+
+def images_of(stage: Stage) -> set[str]:
+    """The images of a campaign's senders."""
+    return {pod["spec"]["containers"][0]["image"] for pod in stage.pods()}
+
+
+def test_upgrade_to_the_next_minor_and_roll_back_in_the_middle_lose_and_double_nothing(
+    make_stage: Callable[..., Stage], mailfleet: House, next_minor: NextMinor
 ) -> None:
+    """Two campaigns: one begun before the upgrade, with senders of this version throughout; one begun after it, with
+    those of the next one, which use what its migration added. Both are in the middle when it is rolled back."""
     assert "Succeeded" in helm("test", "mailfleet", "--namespace", NAMESPACE, "--timeout", "240s")
-    stage = make_stage("helm-upgrade", rate="40/s")
-    stage.fill(3_000)
-    stage.apply_relay()
-    stage.apply()
-    stage.until_accepted(200)
-    first = mailfleet.operator_pod()["metadata"]["uid"]
-    installation.upgrade("mailfleet", "--set=operator.podAnnotations.step=upgraded", "--set=ledger.retentionMonths=6")
-    second = mailfleet.operator_pod()["metadata"]
-    assert second["uid"] != first
-    assert second["annotations"]["step"] == "upgraded"
-    assert not stage.holds("Complete"), "too quick: the upgrade was not in the middle"
-    stage.until_accepted(len(stage.accepted()) + 100)
+    next_minor.bring()
+    first, second = make_stage("helm-upgrade", rate="20/s"), make_stage("helm-next", rate="20/s")
+    for stage in (first, second):
+        stage.fill(3_000)
+        stage.apply_relay()
+    first.apply()
+    first.until_accepted(100)
+    ours = images_of(first)
+    operator = mailfleet.operator_pod()["metadata"]["uid"]
+    installation.upgrade("mailfleet", "--values", str(next_minor.values), "--set=ledger.retentionMonths=6")
+    upgraded = mailfleet.operator_pod()
+    assert upgraded["metadata"]["uid"] != operator
+    assert upgraded["spec"]["containers"][0]["image"] == next_minor.names["operator"]
+    assert revision(mailfleet) == next_minor.revision
+    second.apply()
+    second.until_accepted(50)
+    assert images_of(second) == {next_minor.names["sender"]}
+    assert images_of(first) == ours, "senders at work are left alone"
+    assert query(mailfleet.ledger_url, "SELECT count(*) > 0 FROM next_sender") == [(True,)], "it uses what it added"
+    first.until_accepted(len(first.accepted()) + 50)
+
     helm("rollback", "mailfleet", "--namespace", NAMESPACE, "--wait", "--timeout", "180s")
-    assert "step" not in mailfleet.operator_pod()["metadata"]["annotations"]
-    stage.until_complete(seconds=150)
-    stage.balance()
-    assert stage.count("uncertain") == 0
+    assert mailfleet.operator_pod()["spec"]["containers"][0]["image"] != next_minor.names["operator"]
+    assert revision(mailfleet) == next_minor.revision, "the ledger keeps its newer shape"
+    for stage in (first, second):
+        assert not stage.holds("Complete"), "too quick: upgrade and roll-back were not in the middle"
+        stage.relay["limits"] = {"rate": "200/s"}
+        stage.apply_relay()
+    for stage in (first, second):
+        stage.until_complete(seconds=150)
+        stage.balance()
+        assert stage.count("uncertain") == 0
+    assert "Succeeded" in helm("test", "mailfleet", "--namespace", NAMESPACE, "--timeout", "240s")
+    # And a campaign from its beginning, by the older version on the newer shape.
+    third = make_stage("helm-back")
+    third.fill(300)
+    third.apply_relay()
+    third.apply()
+    third.until_complete(seconds=90)
+    third.balance()
 
 
 def test_uninstalling_keeps_campaigns_and_an_installation_without_helm_goes_on(

@@ -133,8 +133,8 @@ class Scene:
             environ=self.timing.environ() | self.environ,
             relay_changes={"connections": {"perSender": CONNECTIONS}, "pipelining": pipelining()},
             zygote=self.stage.zygote,
-            sender_ledger_url=self.stage.ledger_proxy.url(url) if self.proxied else url,
-            sender_redis_url=self.stage.redis_proxy.url() if self.proxied else "",
+            sender_ledger_url=self.stage.ledger_proxy.through(url) if self.proxied else url,
+            sender_redis_url=self.stage.redis_proxy.url if self.proxied else "",
         )  # fmt: skip
         self.fleet.limits()
         self.fleet.run = self.fleet.runs.ensure("test", "campaign", "1", self.fleet.definition).id
@@ -222,7 +222,7 @@ class Scene:
 
     def proxied_runs(self) -> Runs:
         """The operator's hand by way of the proxy, with this run's timing."""
-        url = self.stage.ledger_proxy.url(self.fleet.ledger_url)
+        url = self.stage.ledger_proxy.through(self.fleet.ledger_url)
         self._engine = open_ledger(url, application_name="operator", pool_size=2)
         timing = LedgerTiming(lease_seconds=self.timing.lease, margin_seconds=self.timing.margin)
         return Runs(self._engine, timing)

@@ -21,11 +21,12 @@ from mailfleet_sender.contract.relay import Pipelining
 from mailfleet_sender.ledger import migrate
 from mailfleet_sender.smtp import Mode
 from mailfleet_sender.smtp.engine import DEPTHS
+from proxy import TcpProxy
 from services import PostgresServer, RedisServer, wait_for
 from sink import Sink
 
 from .patched import CLOCK_KEY, STEPPED_CLOCK, copy_package
-from .wire import PostgresProxy, Proxy
+from .wire import PostgresProxy
 from .zygote import Zygote
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Stage:
         self._template = self.postgres.database()
         migrate(self._template)
         self.ledger_proxy = PostgresProxy(self.postgres.url("postgres"))
-        self.redis_proxy = Proxy(self.redis.url)
+        self.redis_proxy = TcpProxy(self.redis.url)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be slow, and one that knows enough of Postgres' protocol to strike at a certain COMMIT.
+"""A proxy that knows enough of Postgres' protocol to strike at a certain COMMIT.
 
 Message formats: https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import struct
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
+from proxy import CHUNK, TcpProxy
 from services import wait_for
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 STARTUP = 196_608
@@ -60,83 +60,8 @@ class Strike:
     lost: bool = False
 
 
-class Proxy:
-    """Passes bytes on; each chunk `delay_seconds` late."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 0)
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._parts = parts
-        self.delay_seconds = 0.0
-        self._sockets: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def url(self, url: str | None = None) -> str:
-        """A URL of the same server by way of this proxy."""
-        parts = urlsplit(url) if url else self._parts
-        user = f"{parts.username}@" if parts.username else ""
-        return urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{self._server.getsockname()[1]}"))
-
-    def cut(self) -> None:
-        """Lose every connection."""
-        for s in list(self._sockets):
-            self._end(s)
-
-    def close(self) -> None:
-        """No more connections."""
-        self._server.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(self._target, timeout=5)
-            except OSError:
-                client.close()
-                continue
-            server.settimeout(None)
-            for s in (client, server):
-                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets |= {client, server}
-            muted = threading.Event()
-            threading.Thread(target=self._upstream, args=(client, server, muted), daemon=True).start()
-            threading.Thread(target=self._downstream, args=(server, client, muted), daemon=True).start()
-
-    def _upstream(self, client: socket.socket, server: socket.socket, muted: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(1 << 16):
-                self._late()
-                server.sendall(data)
-        self._end(client)
-        self._end(server)
-
-    def _downstream(self, server: socket.socket, client: socket.socket, muted: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(1 << 16):
-                self._late()
-                if not muted.is_set():
-                    client.sendall(data)
-        self._end(client)
-        self._end(server)
-
-    def _late(self) -> None:
-        if self.delay_seconds:
-            time.sleep(self.delay_seconds)  # this is the fault itself
-
-    def _end(self, s: socket.socket) -> None:
-        self._sockets.discard(s)
-        with contextlib.suppress(OSError):
-            s.shutdown(socket.SHUT_RDWR)
-        s.close()
-
-
-class PostgresProxy(Proxy):
-    """The same before Postgres, with strikes."""
+class PostgresProxy(TcpProxy):
+    """A proxy before Postgres, with strikes."""
 
     def __init__(self, url: str) -> None:
         self._strikes: list[Strike] = []
@@ -174,34 +99,29 @@ class PostgresProxy(Proxy):
                     return strike
         return None
 
-    def _upstream(self, client: socket.socket, server: socket.socket, muted: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            name = self._startup(client, server)
-            statements, waiting = "", b""
-            while name is not None and (data := client.recv(1 << 16)):
-                self._late()
-                waiting += data
-                end = 0
-                while len(waiting) - end >= 5 and len(waiting) - end > (
-                    size := struct.unpack_from("!I", waiting, end + 1)[0]
-                ):
-                    message = waiting[end : end + 1 + size]
-                    if message[:1] == b"Q":
-                        sql = message[5:-1].decode("utf-8", "replace")
-                        if sql.startswith("BEGIN"):
-                            statements = ""
-                        statements += sql + "\n"
-                        strike = self._due(statements) if sql.strip() == "COMMIT" else None
-                        if strike and not self._hit(strike, name, client, server, message, muted):
-                            return
-                        if strike:
-                            end += 1 + size
-                            continue
+    def upstream(self, client: socket.socket, server: socket.socket) -> None:
+        """Pass on what the client says; a COMMIT that is meant is struck."""
+        name = self._startup(client, server)
+        statements, waiting = "", b""
+        while name is not None and (data := client.recv(CHUNK)):
+            self.hold()
+            waiting += data
+            end = 0
+            while len(waiting) - end >= 5 and len(waiting) - end > (
+                size := struct.unpack_from("!I", waiting, end + 1)[0]
+            ):
+                message = waiting[end : end + 1 + size]
+                end += 1 + size
+                strike = None
+                if message[:1] == b"Q":
+                    sql = message[5:-1].decode("utf-8", "replace")
+                    statements = sql if sql.startswith("BEGIN") else f"{statements}\n{sql}"
+                    strike = self._due(statements) if sql.strip() == "COMMIT" else None
+                if strike and not self._hit(strike, name, client, server, message):
+                    return
+                if not strike:
                     server.sendall(message)
-                    end += 1 + size
-                waiting = waiting[end:]
-        self._end(client)
-        self._end(server)
+            waiting = waiting[end:]
 
     def _startup(self, client: socket.socket, server: socket.socket) -> str | None:
         """Pass the untyped first messages on; the application's name."""
@@ -219,36 +139,23 @@ class PostgresProxy(Proxy):
                 pairs = dict(zip(words[::2], words[1::2], strict=False))
                 return pairs.get(b"application_name", b"").decode()
 
-    def _hit(
-        self,
-        strike: Strike,
-        name: str,
-        client: socket.socket,
-        server: socket.socket,
-        message: bytes,
-        muted: threading.Event,
-    ) -> bool:
+    def _hit(self, strike: Strike, name: str, client: socket.socket, server: socket.socket, message: bytes) -> bool:
         """Do it. False: the connection is over."""
         if strike.how == "pause":
             if strike.meanwhile:
                 strike.meanwhile(name)
             strike.go.wait(60)
-            if strike.lost:
-                self._end(client)
-                self._end(server)
-                return False
-            server.sendall(message)
-            return True
-        muted.set()
-        self._end(client)
+            if not strike.lost:
+                server.sendall(message)
+            return not strike.lost
         if strike.how != "before":
+            self.end(client)
             if strike.how == "hold":
                 time.sleep(HELD_SECONDS)  # the network's delay, not a wait for luck
             server.sendall(message)
             server.settimeout(5)
             with contextlib.suppress(OSError):  # when the server has done it, it answers (to this thread or the other)
                 server.recv(1)
-        self._end(server)
         return False
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from custom_resources import ROOT
 from gitops import lua
+from gitops.reasons import REASONS
 from gitops.relays import RELAYS
 from gitops.scenes import ACTIONS, SCENES, Scene
 
@@ -44,7 +45,7 @@ def scene(name: str) -> Scene:
 
 def made() -> Iterator[tuple[Path, str]]:
     """Each file with what it should hold."""
-    for folder, objects in ((CAMPAIGN, {s.name: s.object() for s in SCENES}), (RELAY, dict(RELAYS))):
+    for folder, objects in ((CAMPAIGN, {s.name: s.object() for s in (*SCENES, *REASONS)}), (RELAY, dict(RELAYS))):
         health = (folder / "health.lua").read_text()
         tests = []
         for name, manifest in objects.items():

@@ -4,6 +4,7 @@ a changed rule changes the tests. What Argo CD should make of it is written down
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from observations import (
 )
 
 if TYPE_CHECKING:
+    from mailfleet_operator.conditions import Condition
     from mailfleet_operator.observation import LedgerView
 
 SPEC: dict[str, Any] = {
@@ -56,6 +58,7 @@ class Scene:
         before: the status that was there.
         can: the actions that are not disabled.
         told: what is put onto the status by hand; for what the rules do not make (yet).
+        refused: what Kubernetes said to the operator's actions.
     """
 
     name: str
@@ -66,12 +69,17 @@ class Scene:
     strict: str | None = None
     can: dict[str, bool] = field(default_factory=lambda: OPEN)
     told: dict[str, Any] = field(default_factory=dict)
+    refused: Condition | None = None
 
     def object(self) -> dict[str, Any]:
         """The campaign as `kubectl get -o json` gives it."""
         view = campaign(self.before, **self.spec)
+        view = self.changes.get("campaign", view)
         o = replace(observation(**{"campaign": view, **self.changes}), campaign=view)
-        found = {**status.of_campaign(o, plan.plan(o)), **self.told}
+        planned = plan.plan(o)
+        if self.refused:
+            planned = replace(planned, conditions=(self.refused, *planned.conditions))
+        found = {**status.of_campaign(o, planned), **self.told}
         manifest = {
             "apiVersion": "mailfleet.dev/v1alpha1",
             "kind": "EmailCampaign",
@@ -79,6 +87,11 @@ class Scene:
             "spec": {**SPEC, **self.spec},
         }
         return manifest if self.name == "new" else {**manifest, "status": found}
+
+
+def named(reason: str) -> str:
+    """The name of the scene of a reason: KeyNull is key-null."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", reason).lower()
 
 
 def moving(per_second: float) -> Pace:
@@ -105,7 +118,7 @@ SCENES = (
     Scene("stale", "Progressing", {"pace": moving(900)}, told={"observedGeneration": 2}),
     Scene("planning", "Progressing", {"ledger": planning(), **NOBODY}, before={}),
     Scene(
-        "plan-failed",
+        "column-not-found",
         "Degraded",
         {
             "ledger": replace(planning(), reports=(report(ReportReason.COLUMN_NOT_FOUND, f"{PLAN_JOB.name}-0-x"),)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from ledgers import PAGE, Desk, claim, outcomes, send_all
 from mailfleet_sender.contract.accounts import EndReason, OutcomeKind, RunState
 from mailfleet_sender.contract.campaign import OnUncertain
 from mailfleet_sender.errors import Fenced
-from mailfleet_sender.ledger import Outcome, OwnedRange, Positions
+from mailfleet_sender.ledger import Outcome, OwnedRange, Positions, Timing
 from services import wait_for
 
 if TYPE_CHECKING:
@@ -87,8 +88,10 @@ def test_a_run_is_closed_with_exact_books_whatever_its_ranges_do(
         for closed in closing:
             closed.result(30)
         late = [(o, outcomes(o, o.open)) for o in alive if not o.ended and o.open]
-        desk.expire()
-        wait_for("the run has ended", lambda: desk.runs.close(desk.run, into, reason))
+        fence = data.draw(st.booleans(), "leases are not waited out")
+        if not fence:
+            desk.expire()
+        wait_for("the run has ended", lambda: desk.runs.close(desk.run, into, reason, fence=fence))
         books = desk.books()
         totals = books.totals
         assert totals["remaining"] == totals["deferred"] == 0
@@ -122,4 +125,20 @@ def test_a_run_that_is_being_closed_does_not_come_to_be_complete(postgres: Postg
         assert not desk.runs.complete(desk.run)
         assert desk.runs.close(desk.run, RunState.CANCELLED)
         assert desk.value("SELECT state FROM run") == RunState.CANCELLED
+        owned.close()
+
+
+def test_a_lease_that_nobody_can_end_is_fenced_and_what_its_owner_knows_is_counted(postgres: PostgresServer) -> None:
+    with Desk(postgres.database(), keys=PAGE) as desk:
+        long = Timing(lease_seconds=600)
+        runs, owned = type(desk.runs)(desk.engine(), long), desk.own(0, timing=long)
+        known = outcomes(owned, claim(owned, 5))
+        assert not runs.close(desk.run, RunState.CANCELLED)
+        assert runs.close(desk.run, RunState.CANCELLED, fence=True)
+        assert desk.books().totals | {"uncertain": 5, "cancelled": PAGE - 5} == desk.books().totals
+        with pytest.raises(Fenced):
+            owned.record(known)
+        owned.leave_late(known)
+        assert desk.runs.absorb_late(desk.run) == 5
+        assert desk.books().totals | {"sent": 5, "uncertain": 0} == desk.books().totals
         owned.close()

@@ -32,10 +32,10 @@ OTHERS = {
 }  # fmt: skip
 """Kinds of Kubernetes that the docs speak of."""
 KUBECTL = {
-    "annotate", "apply", "create", "delete", "describe", "edit", "exec", "explain", "get", "label", "logs", "patch",
-    "rollout", "run", "wait",
+    "annotate", "apply", "config", "create", "delete", "describe", "edit", "exec", "explain", "get", "label", "logs",
+    "patch", "rollout", "run", "wait",
 }  # fmt: skip
-OF_A_KIND = KUBECTL - {"apply", "exec", "logs", "rollout", "run"}
+OF_A_KIND = KUBECTL - {"apply", "config", "exec", "logs", "rollout", "run"}
 """Verbs that are followed by a kind."""
 CONDITIONS = {"emailcampaigns": [*Type, "delete"], "emailrelays": [*RelayType, "delete"]}
 """What can be waited for."""
@@ -47,7 +47,7 @@ OPTIONS = {
     "kubectl": {
         "-A", "-f", "-k", "-l", "-n", "-o", "-p", "--all-namespaces", "--for", "--from-file", "--from-literal",
         "--namespace", "--patch-file", "--server-side", "--show-managed-fields", "--tail", "--timeout", "--type",
-        "--watch", "--cascade",
+        "--watch", "--cascade", "--current",
     },
     "helm": {
         "-f", "-n", "--install", "--key", "--keyring", "--namespace", "--set", "--set-file", "--set-string", "--sign",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitops import files, lua
+from gitops.reasons import REASONS
 from gitops.relays import HEALTH, RELAYS
 from gitops.scenes import ACTIONS, SCENES, Scene
 from mailfleet_operator.conditions import Type
+from reasons import of_campaigns, of_relays
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LUA = {name: path.read_text() for name, path in (("usual", files.CAMPAIGN / "health.lua"), ("strict", files.STRICT))}
 DISCOVERY = (files.CAMPAIGN / "actions/discovery.lua").read_text()
@@ -29,7 +34,7 @@ def can(manifest: dict[str, Any]) -> dict[str, bool]:
     return {name: not action["disabled"] for name, action in lua.run(DISCOVERY, manifest).items()}
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+@pytest.mark.parametrize("scene", [*SCENES, *REASONS], ids=lambda scene: scene.name)
 def test_health_of_a_campaign(scene: Scene) -> None:
     health = lua.run(LUA["usual"], scene.object())
     assert health["status"] == scene.health, health
@@ -47,6 +52,29 @@ def test_health_of_a_relay(name: str) -> None:
     health = lua.run((files.RELAY / "health.lua").read_text(), RELAYS[name])
     assert health["status"] == HEALTH[name], health
     assert health["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "reasons"), [(files.CAMPAIGN, of_campaigns()), (files.RELAY, of_relays())], ids=["campaign", "relay"]
+)
+def test_every_reason_of_a_condition_has_a_health(folder: Path, reasons: set[str]) -> None:
+    tests = yaml.safe_load((folder / "health_test.yaml").read_text())["tests"]
+    told: dict[str, list[str]] = {}
+    for one in tests:
+        status = yaml.safe_load((folder / one["inputPath"]).read_text()).get("status", {})
+        for condition in status.get("conditions", []):
+            told.setdefault(condition["reason"], []).append(one["healthStatus"]["message"])
+    assert set(told) == reasons
+    assert all(message for messages in told.values() for message in messages)
+
+
+def test_a_degraded_campaign_says_its_reason_first() -> None:
+    for scene in (*SCENES, *REASONS):
+        if scene.health == "Degraded":
+            reason, colon, words = lua.run(LUA["usual"], scene.object())["message"].partition(": ")
+            assert reason in of_campaigns(), scene.name
+            assert colon, scene.name
+            assert words, scene.name
 
 
 def test_trouble_is_told_with_reason_and_remedy() -> None:

@@ -26,7 +26,7 @@ CAMPAIGN = schema("emailcampaigns")["properties"]["spec"]
 RELAY = schema("emailrelays")["properties"]["spec"]
 
 # What a model has and no manifest says: identity, what the operator derives, what a later version brings.
-NOT_IN_MANIFESTS = {"namespace", "name", "authenticate", "senders.affinity"}
+NOT_IN_MANIFESTS = {"namespace", "name", "authenticate"}
 PAIRS = [(Campaign, CAMPAIGN), (Relay, RELAY), (CampaignSpec, CAMPAIGN), (RelaySpec, RELAY)]
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from custom_resources import ROOT
-from reference import commands
+from reference import commands, running
 from reference.commands import Command
+from reference.running import Needs
 
 PAGES = [(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in commands.pages()]
 COMMANDS = [command for page, text in PAGES for command in commands.of(page, text)]
@@ -101,3 +106,33 @@ def test_blocks_lines_and_words_are_told_apart() -> None:
         (8, "helm install x --wait", True),
         (11, "ls", True),
     ]
+
+
+def test_each_command_of_a_block_is_run_by_a_test_or_said_not_to_be() -> None:
+    found = [running.needs(command) for command, _ in running.whole()]
+    assert set(found) == set(Needs)
+
+
+def test_no_command_is_left_out_that_is_not_there() -> None:
+    assert running.FOREIGN.keys() <= {running.written(command) for command, _ in running.whole()}
+    texts = "\n".join(command.text for command, _ in running.whole())
+    assert [theirs for theirs in running.STANDS_FOR if theirs not in texts] == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.text.startswith("make ")], ids=str)
+def test_make_can_make_it(command: Command) -> None:
+    """By a dry run: the targets are run by CI, by the tests that they name, or take many minutes."""
+    dry = 'make() { command make --dry-run "$@"; }\n'
+    done = subprocess.run(["bash", "-euc", dry + command.text], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_checks_before_each_commit_are_installed(tmp_path: Path) -> None:
+    """CONTRIBUTING's command, in a repository of its own."""
+    (command,) = [c for c, _ in running.whole() if c.text.startswith(".venv/bin/pre-commit")]
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    (tmp_path / ".pre-commit-config.yaml").write_text((ROOT / ".pre-commit-config.yaml").read_text())
+    running.run(command, tmp_path, {})
+    assert "pre-commit" in (tmp_path / ".git/hooks/pre-commit").read_text()

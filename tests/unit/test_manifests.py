@@ -92,7 +92,6 @@ class TestSendJob:
             "tolerations": [
                 {"key": "mail", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 60}
             ],
-            "affinity": {"nodeAffinity": {}},
             "priorityClassName": "low",
         }
         spec = pod(send_job(senders=senders))

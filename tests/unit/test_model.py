@@ -408,6 +408,24 @@ class Refused(Life):
             self.world.tick()
 
 
+class Unheard(Life):
+    """It was cancelled, and then a node was lost on which a sender lives on."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        for _ in range(8):
+            self.world.tick()
+        self.world.edit(cancel=True)
+        self.world.lose_node(lives=True)
+        self.world.tick()
+
+
+def waits_for_every_lease(o: Observation, step: Step | None) -> Step | None:
+    return step and replace(
+        step, actions=tuple(replace(a, fence=False) if isinstance(a, actions.CloseRun) else a for a in step.actions)
+    )
+
+
 def passes_everything(o: Observation, step: Step | None) -> Step | None:
     """A canary's bounds are not looked at."""
     now = canary.present(o)
@@ -437,6 +455,7 @@ MUTATIONS: dict[str, Callable[[], tuple[Policy, ...]]] = {
     "a brake that has closed is not written down": lambda: without("brake"),
     "a refusal of the sender is not heard": lambda: without("sender_fault"),
     "resumeTime ends no pause": lambda: altered("pause", never_resumes),
+    "who lives on a lost node is waited for": lambda: altered("cancel", waits_for_every_lease),
 }
 
 
@@ -451,6 +470,7 @@ MACHINES = {
     "a brake that has closed is not written down": Braked,
     "a refusal of the sender is not heard": Refused,
     "resumeTime ends no pause": Braked,
+    "who lives on a lost node is waited for": Unheard,
 }
 """Where in a life a change shows soonest; the others show in any."""
 

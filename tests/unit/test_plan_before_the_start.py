@@ -17,7 +17,7 @@ from mailfleet_operator.actions import (
     StartRun,
     SupersedeRun,
 )
-from mailfleet_operator.conditions import Condition, Type
+from mailfleet_operator.conditions import Condition, Type, false
 from mailfleet_operator.observation import LedgerView, Observation, Status
 from mailfleet_sender.contract.accounts import ReportReason, RunState, Totals
 from observations import (
@@ -87,6 +87,14 @@ class TestIdentity:
             DeleteJob(job.name, job.uid, "another runId supersedes its run"),
             SupersedeRun(4),
         )
+
+    @pytest.mark.parametrize(("since", "fenced"), [(61, True), (59, False)])
+    def test_after_a_minute_without_its_senders_an_older_run_is_not_waited_for(self, since: int, fenced: bool) -> None:
+        waiting = replace(false(Type.PLANNED, "SupersedingRun", ""), since=ago(since))
+        o = before(
+            campaign=campaign({"conditions": [waiting.as_manifest()]}), ledger=LedgerView(older=(run(),)), pods=()
+        )
+        assert plan.plan(o).actions == (SupersedeRun(5, fence=fenced),)
 
 
 class TestRelay:

@@ -23,7 +23,7 @@ from mailfleet_operator.actions import (
     SuspendJob,
     TellLimiter,
 )
-from mailfleet_operator.conditions import Condition, Type, time_text
+from mailfleet_operator.conditions import Condition, Type, false, time_text
 from mailfleet_operator.observation import LedgerView, Observation, WaveView
 from mailfleet_sender.contract.accounts import EndReason, RunState, Totals, WaveKind
 from observations import (
@@ -110,6 +110,20 @@ class TestCancel:
         assert (found.status, found.reason) == (True, "PodsOrphaned")
         assert f"delete {pod(job, 0).name}" in found.message
         assert not [c for c in plan.plan(cancelled()).conditions if c.type is Type.STALLED]
+
+    @pytest.mark.parametrize(
+        ("since", "left", "fenced"), [(61, "Failed", True), (59, "Failed", False), (61, "Running", False)]
+    )
+    def test_a_lease_is_not_waited_out_once_nobody_is_left_to_drain(self, since: int, left: str, fenced: bool) -> None:
+        """A sender that lives on, on a lost node, renews its lease for ever (found by the model test)."""
+        job = send_job(suspended=True)
+        draining = replace(false(Type.SENDING, "Cancelling", ""), since=ago(since))
+        o = cancelled(
+            campaign=campaign({**started(), "conditions": [draining.as_manifest()]}, cancel=True),
+            jobs=(job,),
+            pods=(pod(job, 0, phase=left), replace(pod(job, 1), component="planner")),
+        )
+        assert done(o, CloseRun) == [replace(CANCEL, fence=fenced)]
 
     def test_once_some_count_as_cancelled_it_is_never_complete(self) -> None:
         """The last sender ended after the first ranges had been closed (found by the model test)."""

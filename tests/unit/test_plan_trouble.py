@@ -50,6 +50,21 @@ def test_of_a_planner_it_shows_in_planned_as_well() -> None:
     assert (planned.status, planned.reason) == (False, "CredentialsMissing")
 
 
+def test_nothing_is_said_to_be_sent_while_no_sender_runs() -> None:
+    o = with_pod(waiting_reason="CreateContainerConfigError", waiting_message='secret "mailfleet" not found')
+    sending = said(o, Type.SENDING)
+    assert (sending.status, sending.reason) == (False, "CredentialsMissing")
+    assert sending.message == said(o).message
+
+
+def test_senders_of_another_wave_go_on_sending() -> None:
+    main, retry = send_job(), send_job(wave=2)
+    waiting = pod(retry, phase="Pending", waiting_reason="CreateContainerConfigError", waiting_message="no key url")
+    o = observation(jobs=(main, retry), pods=(pod(main), waiting))
+    assert said(o).reason == "CredentialsMissing"
+    assert (said(o, Type.SENDING).status, said(o, Type.SENDING).reason) == (True, "Sending")
+
+
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"])
 def test_an_image_that_cannot_be_had_is_named(reason: str) -> None:
     o = with_pod(waiting_reason=reason)

@@ -121,6 +121,15 @@ class TestShrinking:
         memory = rested(floor=8, floor_until=NOW - timedelta(seconds=1))
         assert decide(load(rate=1000, senders=8), 8, ANY, memory, NOW)[0] == 7
 
+    def test_what_proved_too_small_for_a_high_limit_says_little_of_a_lower_one(self) -> None:
+        """Six were too few for 2,000/s: that is no reason to keep them for 200/s, one tenth of it."""
+        memory = rested(best=300.0, floor=7, floor_limit=2000.0, floor_until=NOW + timedelta(minutes=14))
+        assert decide(load(limit=2000, rate=2000, senders=7), 7, ANY, memory, NOW)[0] == 7
+        assert decide(load(limit=200, rate=200, senders=7), 7, ANY, memory, NOW)[0] == 6
+        assert decide(load(limit=200, rate=200, senders=2), 2, ANY, memory, NOW)[0] == 1
+        assert decide(load(limit=1950, rate=1950, senders=7), 7, ANY, memory, NOW)[0] == 7, "a little lower"
+        assert decide(load(limit=9000, rate=9000, senders=7), 7, ANY, memory, NOW)[0] == 7, "nor of a higher one"
+
     def test_nothing_grows_within_a_minute_after_it_was_shrunk(self) -> None:
         shrunk = rested(30, shrunk_at=NOW - timedelta(seconds=30))
         assert decide(load(rate=800, senders=7), 7, ANY, shrunk, NOW)[0] == 7

@@ -69,5 +69,27 @@ def test_raised_from_200_to_2000_it_grows_and_lowered_it_shrinks() -> None:
     assert found[44].rate >= 0.95 * 200
 
 
+def test_lowered_soon_after_it_was_raised_it_shrinks_as_well() -> None:
+    """What was too small for 2,000/s is no reason to keep a fleet for 200/s."""
+    scene = Scene(steps(200, 2000, *[200] * 3, every=5 * MINUTES), lambda _: 300.0)
+    found = {m.seconds // MINUTES: m for m in simulate(scene, 25 * MINUTES)}
+    assert [found[minute].asked for minute in (4, 9, 24)] == [1, 7, 1]
+    assert found[24].rate >= 0.95 * 200
+
+
+@settings(max_examples=40)
+@given(high=rates, sender=speeds, raised=st.integers(60, 900), share=st.floats(0.02, 0.5))
+def test_a_lowered_fleet_comes_down_whenever_it_had_grown(
+    high: float, sender: float, raised: int, share: float
+) -> None:
+    """Ten minutes after the limit was lowered the fleet is smaller than it was, if fewer suffice by far."""
+    low = high * share
+    scene = Scene(steps(low, high, *[low] * 99, every=raised), lambda _: sender, bounds=Bounds(1, 20))
+    found = simulate(scene, 2 * raised + 10 * MINUTES)
+    before = next(m for m in reversed(found) if m.limit == high)
+    if before.asked > 2 * max(1, low / sender):
+        assert found[-1].asked < before.asked
+
+
 def test_the_page_is_as_the_law_makes_it() -> None:
     assert scaling_page.PAGE.read_text() == scaling_page.page(), "run `make scaling-page`"

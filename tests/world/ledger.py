@@ -154,11 +154,11 @@ class ModelLedger:
                 found[i] = Deferrals(len(due), sum(d <= self._clock.now for d in due), min(due))
         return found
 
-    def unowned(self, runs: Sequence[int], *, idle: bool = False) -> dict[int, list[int]]:
+    def unowned(self, runs: Sequence[int], *, idle: bool = False, leased: bool = False) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {}
         for i in runs:
             for r in self.runs[i].open:
-                if r.epoch and not self._leased(r) and (idle or r.owner or r.claimed):
+                if r.epoch and (leased or not self._leased(r)) and (idle or r.owner or r.claimed):
                     found.setdefault(i, []).append(r.id)
         return found
 
@@ -341,15 +341,15 @@ class ModelLedger:
         self._end(run, RunState.COMPLETE)
         return True
 
-    def close(self, run_id: int, into: RunState, reason: EndReason | None = None) -> bool:
+    def close(self, run_id: int, into: RunState, reason: EndReason | None = None, *, fence: bool = False) -> bool:
         run = self.runs[run_id]
         for r in run.open:
             if not r.epoch:
                 self._cancel(run, r)
-        for i in self.unowned([run_id], idle=True).get(run_id, ()):
+        for i in self.unowned([run_id], idle=True, leased=fence).get(run_id, ()):
             self.between()
             r = run.ranges[i]
-            if self._take(run, r, None) and r.state == "Open":
+            if self._take(run, r, None, fence=fence) and r.state == "Open":
                 self._cancel(run, r)
         self.between()
         if run.row["ended_at"] is not None:
@@ -365,9 +365,11 @@ class ModelLedger:
         self._end(run, into, reason)
         return True
 
-    def supersede(self, namespace: str, name: str, but: str) -> bool:
+    def supersede(self, namespace: str, name: str, but: str, *, fence: bool = False) -> bool:
         older = [r for r in self.runs.values() if r.row["run_id"] != but and r.row["ended_at"] is None]
-        ended = [self.close(r.id, RunState.SUPERSEDED) for r in older]  # each of them, whatever the first says
+        ended = [
+            self.close(r.id, RunState.SUPERSEDED, fence=fence) for r in older
+        ]  # each of them, whatever the first says
         return all(ended)
 
     def save_relay(self, relay: Relay) -> int:
@@ -407,8 +409,8 @@ class ModelLedger:
             return max(0.0, (r.lease_until or 0.0) - self._clock.seconds)
         return r if r.state == "Open" else None
 
-    def _take(self, run: Run, r: Range, owner: str | None) -> bool:
-        if r.state != "Open" or (self._leased(r) and r.owner != owner):
+    def _take(self, run: Run, r: Range, owner: str | None, *, fence: bool = False) -> bool:
+        if r.state != "Open" or (self._leased(r) and r.owner != owner and not fence):
             return False
         r.epoch += 1
         r.owner, r.lease_until = owner, (self._clock.seconds + LEASE if owner else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mailfleet_cluster import audit
 from mailfleet_cluster.api import Api
 from mailfleet_cluster.keys import Authority
 from mailfleet_cluster.network import Network
@@ -29,6 +30,7 @@ class Plan:
         ports: of the API server, of etcd for clients, of etcd for peers.
         loopback: nobody but this machine reaches it, so no pod does: it publishes no endpoint of itself.
         network: whose Services it gives addresses to.
+        audited: what service accounts ask for is written down, see `audit`.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Plan:
     ports: tuple[int, int, int] = (6443, 2379, 2380)
     loopback: bool = False
     network: Network = field(default_factory=Network)
+    audited: bool = False
 
 
 class ControlPlane:
@@ -78,6 +81,7 @@ class ControlPlane:
         certificate, key = self._serving
         kubelet = self.api  # the admin may read logs and run commands in pods
         reach = ["--endpoint-reconciler-type", "none"] if plan.loopback else []
+        audited = audit.arguments(plan.folder) if plan.audited else []
         return [
             *("apiserver", "--etcd-servers", f"http://127.0.0.1:{etcd}"),
             *("--bind-address", plan.address, "--advertise-address", plan.address, "--secure-port", str(port), *reach),
@@ -95,6 +99,7 @@ class ControlPlane:
             *("--enable-admission-plugins", "NodeRestriction"),
             *("--kubelet-client-certificate", str(kubelet.certificate), "--kubelet-client-key", str(kubelet.key)),
             *("--kubelet-preferred-address-types", "InternalIP"),
+            *audited,
         ]
 
     def controller_manager(self) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailfleet_cluster import builder, node, pause_image
+from mailfleet_cluster import audit, builder, node, pause_image
 from mailfleet_cluster.api import Api
 from mailfleet_cluster.binaries import DNS, KUBE, PAUSE
 from mailfleet_cluster.commands import need, run, wait_for
@@ -75,9 +75,10 @@ class LocalCluster:
         say(f"the cluster is up after {time.monotonic() - began:.0f} s")
 
     def healthy(self) -> bool:
-        """Whether every part runs, from these very binaries, and the node takes pods."""
+        """Whether every part runs, from these binaries and audited by this policy, and the node takes pods."""
         return (
             self._made_from() == _sources()
+            and audit.is_kept(self.folder)
             and set(_PARTS) <= set(self._processes.living())
             and self._isolation.exists()
             and (api := self._api()).ready()
@@ -124,7 +125,7 @@ class LocalCluster:
     def _start(self, programs: dict[str, Path]) -> None:
         self.folder.mkdir(parents=True, mode=0o755)
         self._isolation.create()
-        plane = ControlPlane(Plan(self.folder, self.network.node, network=self.network))
+        plane = ControlPlane(Plan(self.folder, self.network.node, network=self.network, audited=True))
         this, runtime = node.Node(self.folder, plane), node.Runtime(self.folder)
         kube, inside = str(programs["kube"]), self._isolation.inside()
 

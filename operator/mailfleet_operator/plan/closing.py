@@ -1,11 +1,15 @@
 """How a run is ended before everybody was mailed: the senders finish what is in flight and give the rest back, the
 limiter gives no more permits, and the ledger closes range after range; what was not sent counts as cancelled.
 
+A sender on a lost node may live on and renew its lease for as long as it reaches the database, and nobody can tell it
+to drain. So once Kubernetes has no sender's pod any more and a minute has passed, leases are not waited out.
+
 The end is recorded in the ledger, so it stays an end whatever is deleted and applied again.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailfleet_operator.actions import CloseRun, DeleteJob, SuspendJob, TellLimiter
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 DRAINING = frozenset({"Cancelling", "Ending"})
 """Reasons of Sending while a run is being closed."""
+FENCE_AFTER = timedelta(seconds=60)
+"""Four leases: whoever was killed has none by then."""
 
 
 def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *, because: str) -> Step:
@@ -41,7 +47,21 @@ def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *,
         planned = true(Type.PLANNED, "Planned", f"{totals.planned} recipients, {totals.skipped} of them skipped")
     message = f"{because}: what is in flight is being accounted for, the rest will count as cancelled"
     conditions = (false(Type.SENDING, doing, message), *((planned,) if planned else ()), *_orphaned(o))
-    return Step((*actions, CloseRun(run, into, reason)), conditions, last=True)
+    return Step((*actions, CloseRun(run, into, reason, unreachable(o, Type.SENDING, DRAINING))), conditions, last=True)
+
+
+def unreachable(o: Observation, type_: Type, reasons: frozenset[str]) -> bool:
+    """Whether nobody is left who could be drained.
+
+    Args:
+        type_: the condition that says that a run is being closed. Its time is that of its status: since when the run
+            has not been sending.
+        reasons: with which it says so.
+    """
+    closing = o.campaign.status.condition(type_)
+    if closing is None or closing.reason not in reasons or closing.since is None:
+        return False
+    return o.now - closing.since > FENCE_AFTER and not any(p.component == SENDER for p in o.living_pods)
 
 
 def _orphaned(o: Observation) -> tuple[Condition, ...]:

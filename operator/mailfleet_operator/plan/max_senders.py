@@ -8,6 +8,7 @@ from mailfleet_operator.conditions import Type, true
 from mailfleet_operator.scaling import SATURATED, STARVED
 from mailfleet_sender.contract.accounts import RunState
 
+from . import quota
 from .senders import working_jobs
 from .step import Step
 
@@ -23,7 +24,7 @@ def policy(o: Observation) -> Step | None:
     if spec is None or not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
     most, size = o.bounds.high, sum(j.parallelism for j in working_jobs(o))
-    if most >= spec.senders.max_replicas or size < most or o.held or o.quota_room_at or o.pace.per_second <= 0:
+    if most >= spec.senders.max_replicas or size < most or o.held or quota.waits(o) or o.pace.per_second <= 0:
         return None
     before = o.campaign.status.condition(Type.THROTTLED)
     share = SATURATED if before and before.status and before.reason == REASON else STARVED

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.conditions import Type, false, time_text, true
 from mailfleet_sender.contract.accounts import RunState
 
+from . import quota
 from .senders import working_jobs
 from .step import Step
 
@@ -32,7 +33,7 @@ def policy(o: Observation) -> Step | None:
             message = f"deferred recipients wait for another attempt{until}"
             return Step(conditions=(false(Type.SENDING, "WaitingForRetry", message),))
         return None
-    if o.held or o.quota_room_at:
+    if o.held or quota.waits(o):
         return None
     wave = open_waves[0]
     if working_jobs(o):

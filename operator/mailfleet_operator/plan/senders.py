@@ -12,6 +12,7 @@ from mailfleet_operator.actions import RememberScaling, ScaleJob
 from mailfleet_operator.observation import SENDER
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
+from . import quota
 from .step import Step
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def policy(o: Observation) -> Step | None:
     """Patch the parallelism of the Jobs at work."""
     if o.held or not (o.ledger and o.ledger.run) or o.ledger.run.state is not RunState.OPEN:
         return None
-    if o.quota_room_at:
+    if quota.waits(o):
         return None  # more senders would not help, and these will be wanted
     wanted, memory = sizes(o)
     actions: list[Action] = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.actions import DeleteJob, SupersedeRun
 from mailfleet_operator.conditions import Type, false
 
+from .closing import unreachable
 from .step import Step
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ def policy(o: Observation) -> Step | None:
         for j in o.jobs
         if j.run in older and not j.deleting
     )
+    fence = unreachable(o, Type.PLANNED, frozenset({"SupersedingRun"}))
     names = ", ".join(r.run_id for r in o.ledger.older)
     message = f"waiting until run {names} is closed; what it has not sent counts there as cancelled"
     return Step(
-        (*jobs, *(SupersedeRun(r.id) for r in o.ledger.older)),
+        (*jobs, *(SupersedeRun(r.id, fence) for r in o.ledger.older)),
         (false(Type.PLANNED, "SupersedingRun", message),),
         last=True,
     )

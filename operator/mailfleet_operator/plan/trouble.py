@@ -51,7 +51,7 @@ def policy(o: Observation) -> Step | None:
             actions: tuple[DeleteJob, ...] = ()
             if found[0] == "ImageUnavailable" and job.image != o.image:
                 actions = (DeleteJob(job.name, job.uid, f"its image cannot be had; {o.image} is configured now"),)
-            return Step(actions, _conditions(job, *found))
+            return Step(actions, _conditions(o, job, *found))
     if found := _reported(o):
         return Step(conditions=(true(Type.STALLED, *found),))
     return None
@@ -71,11 +71,13 @@ def living_reports(o: Observation) -> tuple[Report, ...]:
     )
 
 
-def _conditions(job: JobView, reason: str, message: str) -> tuple[Condition, ...]:
+def _conditions(o: Observation, job: JobView, reason: str, message: str) -> tuple[Condition, ...]:
     stalled = true(Type.STALLED, reason, message)
     if job.component == PLANNER:
         return (stalled, false(Type.PLANNED, reason, message))
-    return (stalled,)
+    if any(p.component == SENDER and p.running for p in o.pods):
+        return (stalled,)  # those of another wave do send
+    return (stalled, false(Type.SENDING, reason, message))
 
 
 def _trouble(o: Observation, job: JobView) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ from .preflights import preflights, save_preflight
 from .records import Snapshot, load_campaign, load_relay, report, save_relay
 from .retention import Retained, retain
 from .runs import Runs
+from .shape import must_migrate
 from .suppression import SUPPRESSED_CODE, AddressHasher, suppressed
 from .usage import usage_since, usage_totals
 from .values import (
@@ -68,6 +69,7 @@ __all__ = [
     "load_rows",
     "make_partitions",
     "migrate",
+    "must_migrate",
     "open_ledger",
     "preflights",
     "report",

@@ -81,7 +81,7 @@ _UNOWNED = text("""
 SELECT run, id FROM range
 WHERE run = ANY(CAST(:runs AS bigint[])) AND state = 'Open' AND epoch > 0
   AND (:idle OR owner IS NOT NULL OR NOT isempty(open) OR NOT isempty(resending))
-  AND (lease_until IS NULL OR lease_until < clock_timestamp()
+  AND (lease_until IS NULL OR lease_until < clock_timestamp() OR :leased
        OR lease_until > clock_timestamp() + :horizon * interval '1 second')
 ORDER BY id
 """)
@@ -236,17 +236,19 @@ class Books:
         with available(), self._engine.connect() as connection:
             return [(row.wave, row.idx) for row in connection.execute(query)]
 
-    def unowned(self, runs: Sequence[int], *, idle: bool = False) -> dict[int, list[int]]:
+    def unowned(self, runs: Sequence[int], *, idle: bool = False, leased: bool = False) -> dict[int, list[int]]:
         """Ranges whose owner is gone without a drain, by run: `settle` them if no successor is to come.
 
         Args:
             runs: ids of runs.
             idle: also those that were drained or settled and wait for an owner.
+            leased: also those whose owner's lease holds.
         """
         horizon = self._timing.lease_seconds + self._timing.clock_slack_seconds
         found: dict[int, list[int]] = {}
         with available(), self._engine.connect() as connection:
-            for row in connection.execute(_UNOWNED, {"runs": list(runs), "horizon": horizon, "idle": idle}):
+            values = {"runs": list(runs), "horizon": horizon, "idle": idle, "leased": leased}
+            for row in connection.execute(_UNOWNED, values):
                 found.setdefault(row.run, []).append(row.id)
         return found
 

@@ -310,7 +310,7 @@ class Runs(Books):
             _end(connection, run_id, RunState.COMPLETE)
             return True
 
-    def close(self, run_id: int, into: RunState, reason: EndReason | None = None) -> bool:
+    def close(self, run_id: int, into: RunState, reason: EndReason | None = None, *, fence: bool = False) -> bool:
         """CLOSE, as far as it can be done now: call it at each tick until it returns True.
 
         Ranges never claimed are closed at once, unowned ones are settled and closed; a leased one is waited out
@@ -320,26 +320,31 @@ class Runs(Books):
             run_id: a run in any state.
             into: Cancelled, Superseded or Failed.
             reason: why it failed; kept with the run.
+            fence: leases are not waited out: what holds them cannot be drained.
 
         Returns:
             whether the run has ended (in whichever state it was ended first).
         """
         with transaction(self._engine, self._timing) as connection:
             _close_untouched(connection, run_id)
-        for range_id in self.unowned([run_id], idle=True).get(run_id, ()):
+        for range_id in self.unowned([run_id], idle=True, leased=fence).get(run_id, ()):
             with transaction(self._engine, self._timing) as connection:
-                statements.close(connection, range_id, self._timing)
+                statements.close(connection, range_id, self._timing, fence=fence)
         with transaction(self._engine) as connection:
             return _cancel_rest(connection, run_id, into, reason)
 
-    def supersede(self, namespace: str, name: str, but: str) -> bool:
+    def supersede(self, namespace: str, name: str, but: str, *, fence: bool = False) -> bool:
         """Close every run of this name that has not ended, except the one with run id `but`, as Superseded.
+
+        See `close` for `fence`.
 
         Returns:
             whether none of them is left open: only then may the new run start.
         """
         older = [r for r in self.find(namespace, name) if r.run_id != but and r.ended_at is None]
-        ended = [self.close(r.id, RunState.SUPERSEDED) for r in older]  # each of them, whatever the first says
+        ended = [
+            self.close(r.id, RunState.SUPERSEDED, fence=fence) for r in older
+        ]  # each of them, whatever the first says
         return all(ended)
 
     # --- relays -------------------------------------------------------------------------------------------

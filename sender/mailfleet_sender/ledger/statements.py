@@ -81,7 +81,7 @@ _LOCK_TO_TAKE = text("""
 SELECT r.run, r.account, r.open::text AS open, r.resending::text AS resending, u.on_uncertain
 FROM range r JOIN run u ON u.id = r.run
 WHERE r.id = :range AND r.state = 'Open'
-  AND (r.lease_until IS NULL OR r.lease_until < clock_timestamp()
+  AND (r.lease_until IS NULL OR r.lease_until < clock_timestamp() OR :fence
        OR r.lease_until > clock_timestamp() + :horizon * interval '1 second' OR r.owner = CAST(:owner AS uuid))
 FOR UPDATE OF r
 """)
@@ -194,18 +194,29 @@ class RangeState:
 
 
 def take(
-    connection: Connection, range_id: int, owner: UUID | None, timing: Timing, *, account: str | None = None
+    connection: Connection,
+    range_id: int,
+    owner: UUID | None,
+    timing: Timing,
+    *,
+    account: str | None = None,
+    fence: bool = False,
 ) -> bool:
     """ACQUIRE (owner) or SETTLE (None): raise the epoch, then, in statements of their own, account for what is open.
 
     What is open may have been handed over: it is usage of the last owner's account. From here on it is `account`.
+
+    Args:
+        fence: do not wait for a lease that holds; its owner finds itself fenced, and what it was sending is uncertain
+            until its late outcomes come.
 
     Returns:
         False, and nothing changed: the range has ended, or somebody's lease holds.
     """
     who = str(owner) if owner else None
     horizon = timing.lease_seconds + timing.clock_slack_seconds
-    row = connection.execute(_LOCK_TO_TAKE, {"range": range_id, "owner": who, "horizon": horizon}).one_or_none()
+    values = {"range": range_id, "owner": who, "horizon": horizon, "fence": fence}
+    row = connection.execute(_LOCK_TO_TAKE, values).one_or_none()
     if row is None:
         return False
     left, resending = Positions.parse(row.open), Positions.parse(row.resending)
@@ -269,13 +280,13 @@ def finish(connection: Connection, range_id: int) -> bool:
     return True
 
 
-def close(connection: Connection, range_id: int, timing: Timing) -> bool:
-    """CLOSE: settle a range that nobody owns, then count what was never claimed as cancelled.
+def close(connection: Connection, range_id: int, timing: Timing, *, fence: bool = False) -> bool:
+    """CLOSE: settle a range that nobody owns (with `fence`: any), then count what was never claimed as cancelled.
 
     Returns:
         False, and nothing changed: it has ended, or its lease must be waited out.
     """
-    if not take(connection, range_id, None, timing):
+    if not take(connection, range_id, None, timing, fence=fence):
         return False
     row = connection.execute(
         text("SELECT resend::text FROM range WHERE id = :range AND state = 'Open'"), {"range": range_id}

@@ -55,6 +55,10 @@ elseif is("Suspended") and (conditions["Suspended"].reason == "BrakeApplied"
 elseif is("Suspended") then
   hs.status = "Suspended"
   hs.message = words("Suspended")
+elseif conditions["Sending"] ~= nil and conditions["Sending"].reason == "WaitingForApproval" then
+  -- A canary step waits for a person, as a paused Rollout does.
+  hs.status = "Suspended"
+  hs.message = words("Sending")
 elseif not is("Planned") then
   hs.status = "Progressing"
   hs.message = conditions["Planned"] ~= nil and words("Planned") or "Waiting for the Mailfleet operator"
