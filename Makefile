@@ -130,7 +130,7 @@ test-api: venv warm ## the tests on a real kube-apiserver without a node
 	$(VENV)/bin/pytest tests/api
 
 .PHONY: test-gitops
-test-gitops: venv cluster images ## campaigns in Git: the real Argo CD, its Lua, real sending on a real node (4 minutes; a build of 6 once)
+test-gitops: venv cluster images ## campaigns in Git: the real Argo CD, its Lua, real sending on a real node (5 minutes; a build of 6 once)
 	@deploy/debian-packages.sh tests
 	$(VENV)/bin/pytest tests/unit/test_argocd.py tests/api/test_argocd_engine.py tests/api/test_argocd_lab.py tests/e2e/test_gitops.py
 

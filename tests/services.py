@@ -263,14 +263,23 @@ class PostgresServer(_Server):
 
 
 class RedisServer(_Server):
-    """A private Redis without persistence; `options` as redis-server takes them."""
+    """A private Redis without persistence; `options` as redis-server takes them.
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder, self.port, self.options = folder, free_port(), options
+    With `certificates` it speaks TLS only, as `localhost`.
+    """
+
+    def __init__(self, folder: Path, *options: str, certificates: Certificates | None = None) -> None:
+        self.folder, self.port, self.certificates = folder, free_port(), certificates
+        self.options: tuple[str, ...] = ("--port", str(self.port), *options)
+        if certificates:
+            files = ("--tls-cert-file", str(certificates.chain), "--tls-key-file", str(certificates.key))
+            self.options = ("--port", "0", "--tls-port", str(self.port), *files, "--tls-auth-clients", "no", *options)
 
     @property
     def url(self) -> str:
         """Its URL, database 0."""
+        if self.certificates:
+            return f"rediss://localhost:{self.port}/0?ssl_ca_certs={self.certificates.ca}"
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
@@ -283,8 +292,6 @@ class RedisServer(_Server):
             self.process = subprocess.Popen(
                 [
                     binary,
-                    "--port",
-                    str(self.port),
                     "--bind",
                     "127.0.0.1",
                     "--save",

@@ -307,16 +307,18 @@ class Hands:
     ) -> bool:
         """Actions that say in the ledger which run is meant and what it sends."""
         runs, where = self._ledger.runs, (campaign.namespace, campaign.name)
+        approved_step = campaign.spec.canary.approved_step if campaign.spec and campaign.spec.canary else None
         match action:
             case actions.SupersedeRun(fence=fence):
                 return runs.supersede(*where, run_id, fence=fence)
             case actions.EnsureRun():
-                runs.ensure(*where, run_id, definition)
+                runs.ensure(*where, run_id, definition, approved_step=approved_step)
                 done = True
             case actions.EditRun(run):
-                done = runs.edit(run, definition)
+                done = runs.edit(run, definition, approved_step=approved_step)
             case actions.AmendRun(run):
-                done = not runs.amend(run, definition)  # the policy changes nothing that is looked at here
+                # The policy changes nothing that is looked at here.
+                done = not runs.amend(run, definition, approved_step=approved_step)
             case _:
                 return False
         memory.amended = campaign.generation

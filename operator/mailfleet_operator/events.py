@@ -26,6 +26,7 @@ PAUSE = timedelta(seconds=60)
 """Between two writes of one Event: what flickers is counted, and written with the next."""
 WARNED = frozenset({"BrakeApplied", "SenderFault", "WaitingForApproval"})
 """Reasons that want a person."""
+NOBODY_TO_RETRY = "NobodyToRetry"
 ENDINGS = {Type.STALLED: "Recovered", Type.SUSPENDED: "Resumed"}
 
 
@@ -90,3 +91,8 @@ def of_change(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> tu
         ):
             events[condition.reason] = Event("Warning", condition.reason, condition.message)
     return tuple(events.values())
+
+
+def of_retry(before: int, after: int, nobody: str | None) -> tuple[Event, ...]:
+    """That a generation of spec.retryFailed came to nobody, when it was done: otherwise its wave would be the news."""
+    return (Event("Normal", NOBODY_TO_RETRY, nobody),) if nobody and after > before else ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mailfleet_sender.contract.accounts import PauseReason, RunState, Totals
 from mailfleet_sender.ledger import Runs, make_partitions, open_ledger, preflights, retain, usage_totals
 
+from .conditions import parse_time
 from .failures import Failures
 from .observation import LedgerView, Pause, RunView, Skipped, StepView, WaveView
 
@@ -38,6 +39,7 @@ class Planned:
 
     skipped: tuple[Skipped, ...] = ()
     domains: tuple[tuple[str, int], ...] = ()
+    file_read_at: datetime | None = None
 
     @classmethod
     def of(cls, reasons: Mapping[str, int], audience: Mapping[str, Any]) -> Planned:
@@ -46,6 +48,7 @@ class Planned:
         return cls(
             tuple(Skipped(reason, count, tuple(lines.get(reason, ()))) for reason, count in reasons.items()),
             tuple((str(domain), int(percent)) for domain, percent in audience.get("domains") or ()),
+            parse_time(audience.get("fileReadAt")),
         )
 
 
@@ -125,20 +128,22 @@ class Ledger:
                 failures=self._failures.of(row, total),
                 skipped=plan.skipped,
                 domains=plan.domains,
+                file_read_at=plan.file_read_at,
             )
         return views
 
     def _plan(self, row: RunRow) -> Planned:
-        """What is told of a plan before the start; read once a plan, which never changes."""
-        if row.state is not RunState.PLANNED:
+        """What is told of a plan, once it has started only when its file was read; asked once, for it never changes."""
+        if row.plan_id is None:
             return Planned()
-        plan = (row.id, row.plan_id)
+        plan, before_start = (row.id, row.plan_id), row.state is RunState.PLANNED
         if plan not in self._plans:
             if len(self._plans) >= KEPT:
                 self._plans.clear()
-            reasons = self.runs.skipped(row.id) if row.skipped else {}
+            reasons = self.runs.skipped(row.id) if row.skipped and before_start else {}
             self._plans[plan] = Planned.of(reasons, self.runs.audience(row.id))
-        return self._plans[plan]
+        found = self._plans[plan]
+        return found if before_start else Planned(file_read_at=found.file_read_at)
 
     def _step(self, row: StepRow) -> StepView:
         """With the code that most of its failures have: asked for when it has ended, and again if they have changed."""
@@ -201,6 +206,8 @@ def _run(row: RunRow) -> RunView:
         ended_at=row.ended_at,
         end_reason=row.end_reason,
         retry_generation=row.retry_generation,
+        retried=row.retried,
+        approved_before=row.approved_before,
         pause=_pause(row),
         paused_at=row.paused_at,
         resumed_at=row.resumed_at,

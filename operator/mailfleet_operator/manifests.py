@@ -35,6 +35,9 @@ USER = 65_532
 """Neither root nor anybody: the sender's image runs as any user."""
 CA_FOLDER = "/etc/mailfleet/ca"
 CA_FILE = "ca.crt"
+TRUST_FOLDER = "/etc/mailfleet/trust"
+TRUST_KEY = "ca.crt"
+"""Whom URLs of databases and Redis may trust by `sslrootcert` and `ssl_ca_certs`: a key of the sender Secret."""
 METRICS_PORT = 9090
 """Of each sender's container, by the name `metrics`."""
 LEDGER_KEY = "ledger-url"
@@ -103,7 +106,7 @@ def plan_job(campaign: CampaignView, image: Image, *, run: int, attempt: int) ->
     """The Job that cuts the audience into pages. One attempt: the operator decides when to try again."""
     made_for = made_for_plan(campaign, image.secret)
     container = _container(PLANNER, image, _plan_environment(campaign, image, run), _default_resources(campaign))
-    pod = _pod(container, grace_seconds=PLANNER_GRACE_SECONDS)
+    pod = _pod(container, image, grace_seconds=PLANNER_GRACE_SECONDS)
     _mount_config_maps(campaign, pod, container)
     _mount_volume(campaign, pod, container)
     spec = {
@@ -143,7 +146,7 @@ def send_job(
     variables = _send_environment(campaign, relay, image, run, wave)
     container = _container(SENDER, image, variables, spec.senders.resources or _default_resources(campaign))
     container["ports"] = [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}]
-    pod = _pod(container, grace_seconds=SENDER_GRACE_SECONDS, campaign_spec=spec)
+    pod = _pod(container, image, grace_seconds=SENDER_GRACE_SECONDS, campaign_spec=spec)
     _mount_ca(relay, pod, container)
     job_spec = {
         "completionMode": "Indexed",
@@ -181,7 +184,7 @@ def preflight_job(relay: RelayView, image: Image, *, made_for: str, attempt: int
         *_relay_environment(relay),
     ]
     container = _container(PREFLIGHT, image, variables, PREFLIGHT_RESOURCES)
-    pod = _pod(container, grace_seconds=PREFLIGHT_GRACE_SECONDS)
+    pod = _pod(container, image, grace_seconds=PREFLIGHT_GRACE_SECONDS)
     _mount_ca(relay, pod, container)
     labels, quiet = names.relay_labels(relay.name), {names.ANNOTATION_ARGO: "true", names.ANNOTATION_RELAY: relay.name}
     return {
@@ -257,7 +260,9 @@ def _owner(kind: str, name: str, uid: str) -> dict[str, Any]:
     }
 
 
-def _pod(container: dict[str, Any], *, grace_seconds: int, campaign_spec: CampaignSpec | None = None) -> dict[str, Any]:
+def _pod(
+    container: dict[str, Any], image: Image, *, grace_seconds: int, campaign_spec: CampaignSpec | None = None
+) -> dict[str, Any]:
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -271,7 +276,7 @@ def _pod(container: dict[str, Any], *, grace_seconds: int, campaign_spec: Campai
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}, _trust(image)],
     }
     if campaign_spec:
         senders = campaign_spec.senders
@@ -300,8 +305,17 @@ def _container(name: str, image: Image, variables: list[dict[str, Any]], resourc
         # File, never the log: log lines are not meant for a status that everybody may read.
         "terminationMessagePath": environment.TERMINATION_LOG,
         "terminationMessagePolicy": "File",
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a private emptyDir
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a private emptyDir
+            {"name": "trust", "mountPath": TRUST_FOLDER, "readOnly": True},
+        ],
     }
+
+
+def _trust(image: Image) -> dict[str, Any]:
+    """The private authority of databases and Redis; empty where the Secret has none."""
+    items = [{"key": TRUST_KEY, "path": TRUST_KEY}]
+    return {"name": "trust", "secret": {"secretName": image.secret, "items": items, "optional": True}}
 
 
 def _default_resources(campaign: CampaignView) -> dict[str, Any]:

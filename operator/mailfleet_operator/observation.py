@@ -55,6 +55,11 @@ class Status:
         return int((self.raw.get("recipients") or {}).get("sent") or 0)
 
     @property
+    def retried(self) -> int:
+        """The generation of spec.retryFailed that it reports as done."""
+        return int(self.raw.get("retryFailedGeneration") or 0)
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """The conditions as values."""
         found = (Condition.from_manifest(c) for c in self.raw.get("conditions") or ())
@@ -207,6 +212,10 @@ class RunView:
     """Why it was ended as Failed."""
     retry_generation: int = 0
     """The generation of spec.retryFailed that was done last."""
+    retried: int | None = None
+    """To how many recipients it came; None: there was none, or a version did it that did not count."""
+    approved_before: int | None = None
+    """A spec.canary.approvedStep that is older than the run, and so does not speak of it."""
     pause: Pause | None = None
     paused_at: datetime | None = None
     """When the last pause happened, also one that is over."""
@@ -300,6 +309,8 @@ class LedgerView:
     """Why the plan skips recipients, and how many: until the run starts."""
     domains: tuple[tuple[str, int], ...] = ()
     """The most frequent domains of those who get mail, with percent: until the run starts."""
+    file_read_at: datetime | None = None
+    """When the plan read its file of recipients; None: they are a table."""
     failures: tuple[Failure, ...] | None = ()
     """The most frequent reasons of failed recipients, not older than a minute; None: not counted yet."""
 

@@ -20,6 +20,7 @@ from .errors import ClusterError, ObjectConflictError, ObjectGoneError
 from .memory import RelayMemory
 from .metrics import Shown
 from .plan import plan
+from .plan.retry_failed import came_to_nobody
 from .plan.terminating_namespace import deletions
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .apply import Hands
     from .cluster import Cluster
     from .memory import CampaignMemory
-    from .observation import Observation, RelayView
+    from .observation import Observation, RelayView, Status
     from .observe import Name, Observer
     from .plan import Plan
     from .settings import Settings
@@ -151,11 +152,13 @@ class Reconciler:
         memory.written = views.campaign(body)
         if started:
             self.again(Key(CAMPAIGN, *where), SOON)
-        await self._tell(o, memory.written.status.conditions, memory)
+        await self._tell(o, memory.written.status, memory)
 
-    async def _tell(self, o: Observation, conditions: tuple[Any, ...], memory: CampaignMemory) -> None:
-        campaign = o.campaign
-        for event in events.of_change(campaign.status.conditions, conditions):
+    async def _tell(self, o: Observation, status: Status, memory: CampaignMemory) -> None:
+        campaign, before = o.campaign, o.campaign.status
+        news = events.of_change(before.conditions, status.conditions)
+        news += events.of_retry(before.retried, status.retried, came_to_nobody(o))
+        for event in news:
             known = memory.events.get(event.reason)
             told = memory.events[event.reason] = events.tell(event, known, campaign.name, campaign.uid, o.now)
             if told.written != o.now:

@@ -121,7 +121,7 @@ def decide(load: Load, size: int, bounds: Bounds, memory: Memory, now: datetime)
     if load.account_rate >= SATURATED * load.limit:
         if rested >= SHRINK_AFTER and _one_less_will_do(load, size, allowed, memory, now):
             return size - 1, replace(memory, changed_at=now, shrunk_at=now, rate_before=None)
-    elif load.account_rate < STARVED * load.limit and rested >= GROW_AFTER and _more_may_help(load, memory, now):
+    elif load.account_rate < STARVED * load.limit and rested >= GROW_AFTER and _more_may_help(load, size, memory, now):
         missing = load.limit - load.account_rate
         # At most twice as many: a rate next to nothing would ask for more than there are numbers.
         grown = allowed.clamp(size + math.ceil(min(size, missing * load.senders / load.rate)))
@@ -146,8 +146,12 @@ def _floor(load: Load, memory: Memory, now: datetime) -> int:
     return math.ceil(memory.floor * min(1.0, share))
 
 
-def _more_may_help(load: Load, memory: Memory, now: datetime) -> bool:
-    """Permits are left unused by a fleet that is at work, and its last growth was of use."""
+def _more_may_help(load: Load, size: int, memory: Memory, now: datetime) -> bool:
+    """Permits are left unused by a fleet that is at work, and its last growth was of use: it gained half of its share,
+    or a tenth."""
     if load.rate <= 0 or (memory.shrunk_at and now - memory.shrunk_at < TURN_AFTER):
         return False
-    return memory.rate_before is None or load.rate >= 1.1 * memory.rate_before
+    if memory.rate_before is None:
+        return True
+    before = max(1, memory.floor - 1)  # what it grew from
+    return load.rate >= memory.rate_before * (1 + min(0.1, 0.5 * (size - before) / before))

@@ -17,6 +17,9 @@ from .settings import Environment, PlanSettings, PreflightSettings, SendSettings
 log = structlog.get_logger()
 
 
+_ADDRESSES = "an address; - reads them from standard input, so that no process list shows them"
+
+
 def command_line() -> argparse.ArgumentParser:
     """The verbs and their arguments."""
     parser = argparse.ArgumentParser(prog="mailfleet-sender", description=__doc__)
@@ -31,7 +34,7 @@ def command_line() -> argparse.ArgumentParser:
     _describe_test(verbs.add_parser("test", help="send one mail of a planned run to any address; nothing is counted"))
     _describe_suppress(verbs.add_parser("suppress", help="who must not have mail; needs MAILFLEET_LEDGER_URL"))
     one = verbs.add_parser("erase", help="forget persons by their addresses; needs MAILFLEET_LEDGER_URL")
-    one.add_argument("addresses", nargs="+", metavar="ADDRESS")
+    one.add_argument("addresses", nargs="+", metavar="ADDRESS", help=_ADDRESSES)
     return parser
 
 
@@ -95,13 +98,26 @@ def _describe_suppress(parser: argparse.ArgumentParser) -> None:
         scope.add_argument("--namespace", metavar="NS", help="for the campaigns of this namespace")
         scope.add_argument("--global", dest="everywhere", action="store_true", help="for all campaigns")
         if action in {"add", "remove", "list"}:
-            one.add_argument("addresses", nargs="*" if action == "list" else "+", metavar="ADDRESS")
+            one.add_argument("addresses", nargs="*" if action == "list" else "+", metavar="ADDRESS", help=_ADDRESSES)
         if action in {"add", "import"}:
             one.add_argument("--reason", default="Manual", help="one word (Manual)")
         if action == "add":
             one.add_argument("--expires", metavar="WHEN", help="a day or a moment, 2027-01-31; without it: never")
         if action == "import":
             one.add_argument("file", metavar="FILE")
+
+
+def _addresses(words: list[str]) -> list[str]:
+    """The addresses of the command line.
+
+    Raises:
+        SettingsError: they are to come from standard input, which holds none.
+    """
+    if words != ["-"]:
+        return words
+    if not (found := sys.stdin.read().split()):
+        raise SettingsError("standard input holds no address")
+    return found
 
 
 def _run(arguments: argparse.Namespace, env: Environment) -> int:
@@ -120,11 +136,12 @@ def _run(arguments: argparse.Namespace, env: Environment) -> int:
         case "suppress":
             from .suppressing import suppress  # noqa: PLC0415
 
+            arguments.addresses = _addresses(getattr(arguments, "addresses", []))
             return suppress(arguments, env.text(environment.LEDGER_URL))
         case "erase":
             from .erasing import erase  # noqa: PLC0415
 
-            return erase(arguments.addresses, env.text(environment.LEDGER_URL))
+            return erase(_addresses(arguments.addresses), env.text(environment.LEDGER_URL))
         case _:
             return _run_for_installation(arguments.verb, env)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +127,7 @@ def plan_run(
         materials = collect(campaign.message, config_folder)
         composer = composer_of(snapshot, materials)
         if campaign.recipients.csv:
+            counts.file_read_at = datetime.now(UTC)
             files = {"config_folder": config_folder, "volume_folder": volume_folder}
             load(ledger, started, campaign.recipients.csv, composer.columns, networks=networks, **files)
         audience = audience_of(
@@ -192,6 +194,7 @@ class _Counts:
         self._lines: dict[str, list[str]] = {}
         self._kept: list[KeyArray] = []
         self._stride = 1
+        self.file_read_at: datetime | None = None
 
     @property
     def skipped(self) -> int:
@@ -226,7 +229,8 @@ class _Counts:
         counts = audience.domains([key for page in self._kept for key in page.apart()])
         whole = sum(page.count for page in self._kept)
         shares = [(domain, round(100 * count / whole)) for domain, count in counts]
-        return {"domains": [list(share) for share in shares if share[1]], "lines": self._lines}
+        read = {"fileReadAt": self.file_read_at.isoformat(timespec="seconds")} if self.file_read_at else {}
+        return {"domains": [list(share) for share in shares if share[1]], "lines": self._lines, **read}
 
     def _keep(self, keys: KeyArray) -> None:
         """From 20 to 40 pages of however many: when there are more, every other one goes."""

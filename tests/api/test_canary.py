@@ -127,6 +127,27 @@ def test_a_canary_halts_when_too_many_fail_and_goes_on_when_it_is_approved(
     assert waves(hand) == ["1", "2", "3"]
 
 
+def test_what_was_approved_does_not_pass_the_steps_of_a_campaign_made_anew(hand: Hand) -> None:
+    """Deleted, and applied with another runId by somebody who left approvedStep in the manifest."""
+    planned(hand, 300, canary={**STEPS, "approval": "Manual", "approvedStep": 1})
+    send(hand, 1)
+    send(hand, 2)  # the first run of this name: who approves in advance means it
+    hand.kubectl("delete", "emailcampaign", "autumn")
+    hand.apply(*manifests(runId="2", canary={**STEPS, "approval": "Manual", "approvedStep": 1}))
+    hand.plan("autumn")
+    send(hand, 1)
+    waiting = hand.wait_for_reason("autumn", "Sending", "WaitingForApproval")
+    assert "to 1 (take it out first: the 1 that is there is older than this run)" in waiting["message"]
+    hand.patch("autumn", {"canary": {"approvedStep": None}})
+    wait_for(
+        "it is out",
+        lambda: "take it out" not in hand.condition("autumn", "Sending")["message"],
+        interval=0.2,
+    )
+    hand.patch("autumn", {"canary": {"approvedStep": 1}})
+    send(hand, 2)
+
+
 def test_by_hand_each_step_waits_for_its_approval_also_through_a_pause(hand: Hand) -> None:
     planned(hand, 300, canary={**STEPS, "approval": "Manual"})
     send(hand, 1)

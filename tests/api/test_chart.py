@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import yaml
 from custom_resources import CHARTS, ROOT
 from kube import ControlPlane
 from mailfleet_cluster.binaries import HELM_4, HELM_CLIENT, KUBECONFORM, KUBERNETES
+from mailfleet_operator import manifests as manifests_of
 from mailfleet_operator import names
 from mailfleet_release import schemas
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mailfleet_cluster.binaries import Program
 
 SYSTEM = "mailfleet-system"
+SECURITY = ROOT / "docs/security.md"
 URLS = ("--set=ledger.url=postgresql://u:p@db/mailfleet", "--set=redis.url=redis://redis:6379/0")
 LISTED = ("--set=clusterWide=false", "--set=campaignNamespaces={shop-a,shop-b}")
 EXTRA = [
@@ -53,12 +56,14 @@ OTHERS_ACCOUNT = ("--set=serviceAccount.create=false", "--set=serviceAccount.nam
 
 
 CLIENTS = (HELM_CLIENT, HELM_4)
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\nAAAA==\n-----END CERTIFICATE-----\n"
 COMBINATIONS = {
     "usual": URLS,
     "campaigns": (*URLS, "--set=campaignNamespaces={shop-a,shop-b}"),
     "demo": (DEMO,),
     "existing secret": ("--set=existingSecret=mine", "--set=campaignNamespaces={shop-a}"),
     "listed namespaces": (*URLS, *LISTED),
+    "private authority": (*URLS, *LISTED, f"--set-string=caCertificates={PEM}"),
     "network policies": (*URLS, *LISTED, "--set=networkPolicy.enabled=true"),
     "others' account": (*URLS, *OTHERS_ACCOUNT, "--set=rbac.create=false"),
     "definitions by others": (*URLS, "--set=crds.enabled=false", "--set=rbac.aggregateClusterRoles=false"),
@@ -232,7 +237,7 @@ def test_ledger_and_redis_must_be_told() -> None:
 
 
 def test_secret_and_urls_contradict_each_other() -> None:
-    assert "leave ledger.url and redis.url empty" in refused("--set=existingSecret=x", URLS[0])
+    assert "leave ledger.url, redis.url and caCertificates empty" in refused("--set=existingSecret=x", URLS[0])
 
 
 def test_unknown_value_is_refused() -> None:
@@ -372,6 +377,30 @@ def test_helm_test_asks_with_the_operators_urls() -> None:
     assert [env["name"] for env in container["env"]] == ["MAILFLEET_LEDGER_URL", "MAILFLEET_REDIS_URL"]
 
 
+def test_a_private_authority_is_in_every_secret_and_every_pod() -> None:
+    manifests = render("mailfleet", *URLS, "--set=campaignNamespaces={shop-a}", f"--set-string=caCertificates={PEM}")
+    assert [m["stringData"]["ca.crt"] for m in manifests if m["kind"] == "Secret"] == [PEM, PEM]
+    for values, secret in ((URLS, "mailfleet-operator"), (("--set=existingSecret=mine",), "mine")):
+        made = render("mailfleet", *values)
+        assert not [m for m in made if "ca.crt" in m.get("stringData", {})]
+        (check,) = [m["spec"] for m in made if m["kind"] == "Pod"]
+        pod = one(made, "Deployment")["spec"]["template"]["spec"]
+        for spec in (check, pod):
+            (volume,) = [v for v in spec["volumes"] if v["name"] == "trust"]
+            assert volume["secret"] == {
+                "secretName": secret,
+                "optional": True,
+                "items": [{"key": manifests_of.TRUST_KEY, "path": manifests_of.TRUST_KEY}],
+            }
+            for container in (*spec.get("initContainers", ()), *spec["containers"]):
+                (mount,) = [m for m in container["volumeMounts"] if m["name"] == "trust"]
+                assert mount == {"name": "trust", "mountPath": manifests_of.TRUST_FOLDER, "readOnly": True}
+    assert "leave ledger.url, redis.url and caCertificates empty" in refused(
+        "--set=existingSecret=mine", f"--set-string=caCertificates={PEM}"
+    )
+    assert "caCertificates" in refused(*URLS, "--set=caCertificates=/etc/ca.pem")
+
+
 def test_shared_accounts_reach_the_operator() -> None:
     containers = one(render("mailfleet", *URLS, "--set=sharedAccounts={a,b-c}"), "Deployment")["spec"]["template"][
         "spec"
@@ -401,6 +430,13 @@ def test_operator_has_the_rights_that_it_uses_and_no_other() -> None:
     roles = [m for m in render("mailfleet", *URLS) if m["kind"] == "ClusterRole"]
     (role,) = [m for m in roles if m["metadata"]["name"].endswith("-operator")]
     assert granted_by(role) == RIGHTS
+
+
+def test_the_page_about_security_names_each_right() -> None:
+    told = {}
+    for resources, verbs in re.findall(r"^(`[^|]*?) \| ([a-z, ]+) \|", SECURITY.read_text(), re.MULTILINE):
+        told |= {name: set(verbs.split(", ")) for name in re.findall(r"`([^`]+)`", resources)}
+    assert told == {resource.partition("/")[2]: verbs for resource, verbs in RIGHTS.items()}
 
 
 def test_api_server_grants_exactly_that(system: ControlPlane) -> None:

@@ -240,6 +240,8 @@ def test_those_that_failed_are_sent_to_once_more_each_time_the_generation_is_rai
     hand.wait_for_reason("autumn", "Complete", "Complete")
     assert recipients(hand) == {"planned": 500, "failed": 500}
     assert len(hand.jobs("sender")) == 1  # the generation that it was applied with came to nobody
+    assert "retryFailed 1 came to nobody: nobody had failed with 250" in hand.condition("autumn", "Complete")["message"]
+    assert [e["reason"] for e in hand.list("events")].count("NobodyToRetry") == 1
     hand.patch("autumn", {"retryFailed": {"generation": 2}})
     (retry,) = wait_for("wave 2", lambda: hand.list("jobs", "mailfleet.dev/wave=2"), interval=0.2)
     wait_for("it is open again", lambda: hand.condition("autumn", "Complete")["status"] == "False", interval=0.2)

@@ -33,15 +33,16 @@ def test_a_file_of_a_config_map_is_planned_counted_and_sent(hand: Hand) -> None:
     )
     assert hand.plan() == 0
     said = hand.wait_for_reason("autumn", "Planned", "Planned")["message"]
-    assert said == (
-        "20 recipients, 2 of them skipped (1 DuplicateAddress, 1 InvalidAddress at line 21); at the relay's limit the "
-        "others take 1 s; most at example.com 100 %"
-    )
-    hand.apply(config_map("vip", people_csv="email\n"))  # too late
+    counts, as_of, forecast = said.split("; ", 2)
+    assert counts == "20 recipients, 2 of them skipped (1 DuplicateAddress, 1 InvalidAddress at line 21)"
+    assert as_of.startswith("the file as of 2")
+    assert forecast == "at the relay's limit the others take 1 s; most at example.com 100 %"
+    hand.apply(config_map("vip", people_csv="email\n"))  # too late, as it says to the end
     hand.patch("autumn", {"suspend": False})
     wait_for("a send Job", lambda: hand.jobs("sender"), interval=0.2)
     hand.send_all("autumn")
     hand.wait_for_reason("autumn", "Complete", "Complete")
+    assert hand.condition("autumn", "Planned")["message"] == f"20 recipients, 2 of them skipped; {as_of}"
     status = hand.status("autumn")
     assert (status["recipients"]["planned"], status["recipients"]["sent"], status["recipients"]["skipped"]) == (
         20,

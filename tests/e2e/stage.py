@@ -91,7 +91,7 @@ class Stage:
         """The table: of each hundred rows one has no address, one repeats another's in upper case, one is unnamed."""
         self.sql(f"CREATE TABLE {self.table} ({key}, email text, first_name text)")
         self.sql(
-            f"INSERT INTO {self.table} SELECT g, CASE mod(g, 100) WHEN 7 THEN 'nobody' "
+            f"INSERT INTO {self.table} SELECT g, CASE mod(g, 100) WHEN 7 THEN 'nobody.{self.domain}' "
             f"WHEN 9 THEN upper('user' || g - 1) || '@{self.domain}' ELSE 'user' || g || '@{self.domain}' END, "
             "CASE WHEN mod(g, 100) <> 11 THEN 'Zoë ' || g END FROM generate_series(1, %s) g",
             rows,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from certificates import Certificates
 from e2e.house import query
 from e2e.next_minor import NextMinor
 from mailfleet_cluster import places
@@ -60,7 +61,7 @@ def images_of(stage: Stage) -> set[str]:
 
 
 def test_upgrade_to_the_next_minor_and_roll_back_in_the_middle_lose_and_double_nothing(
-    make_stage: Callable[..., Stage], mailfleet: House, next_minor: NextMinor
+    make_stage: Callable[..., Stage], mailfleet: House, next_minor: NextMinor, tmp_path: Path
 ) -> None:
     """Two campaigns: one begun before the upgrade, with senders of this version throughout; one begun after it, with
     those of the next one, which use what its migration added. Both are in the middle when it is rolled back."""
@@ -74,8 +75,12 @@ def test_upgrade_to_the_next_minor_and_roll_back_in_the_middle_lose_and_double_n
     first.until_accepted(100)
     ours = images_of(first)
     operator = mailfleet.operator_pod()["metadata"]["uid"]
-    installation.upgrade("mailfleet", "--values", str(next_minor.values), "--set=ledger.retentionMonths=6")
+    authority = Certificates.make(tmp_path).ca
+    more = ("--set=ledger.retentionMonths=6", f"--set-file=caCertificates={authority}")
+    installation.upgrade("mailfleet", "--values", str(next_minor.values), *more)
     upgraded = mailfleet.operator_pod()
+    trusted = mailfleet.kubectl("exec", upgraded["metadata"]["name"], "--", "cat", "/etc/mailfleet/trust/ca.crt")
+    assert trusted == authority.read_text()
     assert upgraded["metadata"]["uid"] != operator
     assert upgraded["spec"]["containers"][0]["image"] == next_minor.names["operator"]
     assert revision(mailfleet) == next_minor.revision

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def test_a_file_of_a_config_map_is_delivered_row_by_row(make_stage: Callable[..., Stage]) -> None:
     stage = make_stage("csv")
     rows = [f'user{n}@{stage.domain},"Zoë ""{n}"", the\nGreat"' for n in range(500)]
-    people = "\ufeffemail,first_name\r\n" + "\r\n".join([*rows, f"USER7@{stage.domain},again", "nobody,x"])
+    people = "\ufeffemail,first_name\r\n" + "\r\n".join(
+        [*rows, f"USER7@{stage.domain},again", f"nobody.{stage.domain},x"]
+    )
     vip = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "vip"}}
     stage.kubectl.apply({**vip, "data": {"people.csv": people}})
     stage.apply_relay()

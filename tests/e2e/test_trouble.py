@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from e2e.stage import DATABASE, RELAY, Stage
+from mailfleet_operator.events import PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -115,7 +117,7 @@ def with_a_closed_database(stage: Stage) -> None:
 
 def with_a_wrong_password(stage: Stage) -> None:
     everything(stage)
-    stage.secret(DATABASE, {"url": stage.house.shop_inside.replace("shop:shop@", "shop:wrong@")})
+    stage.secret(DATABASE, {"url": re.sub(":[a-z0-9]+@", ":wrongpassword@", stage.house.shop_inside)})
     stage.apply()
 
 
@@ -140,8 +142,27 @@ def with_a_quota(stage: Stage) -> None:
     stage.apply()
 
 
+def with_the_relay_gone_once_more(stage: Stage) -> None:
+    """What stalls it again, a minute later or more, is the same Event with a count."""
+
+    def told() -> dict[str, Any]:
+        events = stage.kubectl.json("get", "events", "--field-selector=reason=RelayNotFound")["items"]
+        return events[0] if len(events) == 1 else {}
+
+    stage.apply(suspend=True)
+    stage.apply_relay()
+    stage.until_condition("Stalled", "False", seconds=60)
+    said = datetime.fromisoformat(told()["lastTimestamp"])
+    stage.until("it may be told again", lambda: datetime.now(UTC) > said + PAUSE, seconds=90)
+    stage.kubectl("delete", "emailrelay", RELAY)
+    stage.until("it is told again", lambda: told().get("count") == 2, seconds=60)
+    stage.apply_relay()
+    stage.apply(suspend=False)
+
+
 TROUBLES: Mapping[str, Trouble] = {
     "no-relay": Trouble(without_relay, Stage.apply_relay, "RelayNotFound", f"EmailRelay {RELAY}.* create it"),
+    "relay-gone-again": Trouble(without_relay, with_the_relay_gone_once_more, "RelayNotFound", RELAY),
     "no-sender-secret": Trouble(
         without_sender_secret,
         lambda stage: stage.secret("mailfleet", stage.house.sender_secret),

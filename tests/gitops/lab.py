@@ -100,11 +100,16 @@ class Lab:
         (overlay / "kustomization.yaml").write_text(yaml.safe_dump(made))
         # Two of them are too large for the annotation of a client-side apply.
         self.kubectl("apply", "--server-side", "-k", str(overlay))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "applications.argoproj.io")
+        wait_for("its kinds are known", self._knows_its_kinds, seconds=60)
         ours = yaml.safe_load((files.ARGOCD / "argocd-cm.yaml").read_text())["data"]
         self._put("ConfigMap", "argocd-cm", data={**ours, **QUICK})
         self._put("ConfigMap", "argocd-rbac-cm", data={})
         self._put("Secret", "argocd-secret", stringData={"server.secretkey": "lab"})
+
+    def _knows_its_kinds(self) -> bool:
+        """By discovery, which follows a little after Established; this also empties what kubectl remembers of it."""
+        known = self.kubectl("api-resources", "--api-group=argoproj.io", "-o", "name").split()
+        return set(known) == {f"{kind}.argoproj.io" for kind in KINDS}
 
     def _start(self) -> None:
         address, redis = ("--address", "127.0.0.1"), ("--redis", self.redis)

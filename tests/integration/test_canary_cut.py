@@ -10,13 +10,18 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from csv_desk import Desk
 from ledgers import keys_of
 from mailfleet_sender.audience import Audience, open_recipients
 from mailfleet_sender.audience.steps import cut
 from mailfleet_sender.contract.campaign import Canary, CanaryStep, Table
+from mailfleet_sender.contract.environment import Exit
+from mailfleet_sender.ledger import migrate, open_ledger
+from mailfleet_sender.ledger.values import pages_of_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from services import PostgresServer
 
@@ -107,3 +112,45 @@ def test_the_plan_s_one_statement_cuts_what_is_sent_and_nothing_that_is_skipped(
     assert all(keys == sorted(keys) for keys in by_step.values())
     assert sorted(k for keys in by_step.values() for k in keys) == [i for i in range(1, 20_001) if i % 10]
     assert sum(page.keys.count for page in pages if page.reason) == 2_000
+
+
+@pytest.fixture(scope="module")
+def desk(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    url = postgres.database()
+    migrate(url)
+    ledger = open_ledger(url, application_name="test", pool_size=2)
+    folder: Path = tmp_path_factory.mktemp("files")
+    yield Desk(url, ledger, folder)
+    ledger.dispose()
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(0, 1_300), bad=st.integers(2, 50), keyed=st.booleans(), steps=STEPS)
+@example(rows=1_300, bad=3, keyed=True, steps=(CanaryStep(recipients=100), CanaryStep(percent=5)))
+@example(rows=1_300, bad=3, keyed=False, steps=(CanaryStep(recipients=600), CanaryStep(percent=5)))
+def test_the_rows_of_a_file_are_cut_as_those_of_a_table(
+    desk: Desk, rows: int, bad: int, keyed: bool, steps: tuple[CanaryStep, ...]
+) -> None:
+    """By the verb: keys are lines, or those of a column, sorted by octets; who is skipped is in no step."""
+    lines = [f"k{n},{'nobody' if n % bad == 0 else f'u{n}@example.com'},N" for n in range(1, rows + 1)]
+    desk.write("\n".join(["id,email,first_name", *lines]) + "\n")
+    desk.sql("DELETE FROM page; DELETE FROM csv_row; DELETE FROM csv_load; DELETE FROM run_message; DELETE FROM run")
+    wanted = desk.campaign(**({"keyColumn": "id"} if keyed else {}))
+    assert desk.plan(wanted.model_copy(update={"canary": Canary(steps=steps)})) is Exit.DONE
+    good = [n for n in range(1, rows + 1) if n % bad]
+    order = sorted(f"k{n}" for n in good) if keyed else [str(n + 1) for n in good]
+    steps_of = {pages_of_step(step): step for step in range(11)}
+    found: dict[int, list[str]] = {}
+    for wave, number, keys in desk.sql("SELECT wave, number, keys FROM page WHERE reason IS NULL ORDER BY 1, 2"):
+        mine = found.setdefault(steps_of[wave], [])
+        assert number == len(mine) / 500, "all pages but a step's last are full"
+        mine += keys
+    sizes = Canary(steps=steps).sizes(len(order))
+    assert {step: len(keys) for step, keys in found.items() if step} == dict(enumerate(sizes, 1))
+    place = {key: n for n, key in enumerate(order)}
+    assert sorted(k for keys in found.values() for k in keys) == sorted(order), "each is in one step or in the rest"
+    for keys in found.values():
+        places = [place[key] for key in keys]
+        assert places == sorted(places)
+        for count, at in enumerate(places):
+            assert abs(count - len(keys) * at / len(order)) <= len(sizes) + 2, "spread evenly"

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from certificates import Certificates
 from mailfleet_sender.contract import environment
 from mailfleet_sender.ledger import migrate
-from services import free_port
+from services import PostgresServer, RedisServer, free_port
 
 if TYPE_CHECKING:
-    from services import RedisServer
+    from pathlib import Path
 
 
 def check(ledger_url: str, redis_url: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +43,27 @@ def test_what_is_wrong_is_told_of_each(database_url: str) -> None:
     assert redis.startswith("redis: ")
     assert "ok" not in redis
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_servers_of_a_private_authority_are_reached_by_its_file_alone(tmp_path: Path) -> None:
+    """As pods have it in /etc/mailfleet/trust; another authority's, and none at all, are told of each server."""
+    for name in ("house", "other", "postgres", "redis"):
+        (tmp_path / name).mkdir()
+    house, other = Certificates.make(tmp_path / "house"), Certificates.make(tmp_path / "other")
+    with (
+        PostgresServer(tmp_path / "postgres", certificates=house) as postgres,
+        RedisServer(tmp_path / "redis", certificates=house) as limiter,
+    ):
+        urls = (postgres.database(), limiter.url)
+        migrate(urls[0])
+        assert check(*urls).stdout == "ledger: ok\nredis: ok\n"
+        for file, fault in ((other.ca, "certificate verify failed"), (tmp_path / "none.crt", "does not exist")):
+            done = check(*(url.replace(str(house.ca), str(file)) for url in urls))
+            ledger, redis = done.stdout.splitlines()
+            assert done.returncode == environment.Exit.IMPOSSIBLE
+            assert fault in ledger
+            assert redis.startswith("redis: ")
+            assert redis != "redis: ok"
 
 
 def test_a_ledger_that_is_away_is_told(redis_server: RedisServer) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,7 +65,11 @@ def test_lines_are_sorted_as_numbers_and_the_first_of_a_double_is_mailed(desk: D
         "AddressNotAscii": ["14"],
         "NoAddress": ["15"],
     }
-    assert Runs(desk.ledger).audience(desk.run) == {
+    told = Runs(desk.ledger).audience(desk.run)
+    read_at = datetime.fromisoformat(told.pop("fileReadAt"))
+    (loaded_at,) = desk.sql("SELECT at FROM csv_load")[0]
+    assert read_at <= loaded_at.astimezone(UTC) + timedelta(seconds=1), "when it was opened, not when it was done"
+    assert told == {
         "domains": [["example.com", 100]],
         "lines": {"InvalidAddress": ["13"], "AddressNotAscii": ["14"], "NoAddress": ["15"]},
     }

@@ -84,3 +84,27 @@ def test_a_field_is_text_and_becomes_a_number_where_the_template_says_so(fleet: 
     mails = {recipient: body.decode() for recipient, body in fleet.sink.messages()}
     assert "1.234,50" in mails["a@example.net"]
     assert "0,00" in mails["b@example.net"]
+
+
+def test_a_canary_over_a_file_mails_its_steps_alone_spread_over_all_lines(fleet: Fleet) -> None:
+    fleet.definition = campaign(
+        recipients=SOURCE,
+        message={"from": "a@example.com", "subject": "s", "text": "{{ first_name }}"},
+        canary={"steps": [{"recipients": 100}, {"percent": 10}]},
+    )
+    fleet.start()
+    mailed: set[str] = set()
+    for wave, size in ((1, 100), (2, 150), (3, MANY - 250)):
+        at_work = [fleet.spawn(wave, index) for number, index in fleet.open_ranges() if number == wave]
+        assert [sender.process.wait(60) for sender in at_work] == [0] * len(at_work)
+        now = set(fleet.accepted()) - mailed
+        mailed |= now
+        assert len(now) == size
+        numbers = [int(address.removeprefix("u").partition("@")[0]) for address in now]
+        for hundred in range(0, MANY, 100):
+            assert abs(sum(hundred <= n < hundred + 100 for n in numbers) - size / 15) <= 3
+        fleet.runs.end_step(fleet.run, wave)
+        fleet.runs.pass_step(fleet.run, wave)
+    assert fleet.runs.complete(fleet.run)
+    assert max(fleet.accepted().values()) == 1
+    assert (fleet.totals.sent, fleet.totals.skipped) == (MANY, 1)

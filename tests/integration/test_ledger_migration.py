@@ -27,7 +27,7 @@ def test_four_that_migrate_at_once_all_succeed(database_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(migrate, database_url) for _ in range(4)]:
             done.result(60)
-    assert rows(database_url, "SELECT version_num FROM alembic_version") == [("0008",)]
+    assert rows(database_url, "SELECT version_num FROM alembic_version") == [("0009",)]
     assert rows(database_url, "SELECT count(*) FROM installation") == [(1,)]
 
 

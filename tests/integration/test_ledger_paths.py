@@ -13,7 +13,7 @@ from certificates import Certificates
 from fleet import Fleet, campaign, subscribers
 from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.ledger import migrate
-from services import PgBouncer, PostgresServer, wait_for
+from services import PgBouncer, PostgresServer, RedisServer, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,16 +64,20 @@ def test_a_run_through_pgbouncer_in_transaction_mode(
 
 
 @pytest.mark.timeout(600)
-def test_a_run_over_tls_that_verifies_the_server(redis_url: str, sink: Sink, tmp_path: Path) -> None:
-    for name in ("house", "other", "postgres"):
+def test_a_run_over_tls_that_verifies_the_servers_by_a_private_authority(sink: Sink, tmp_path: Path) -> None:
+    """Ledger, recipients' database and Redis."""
+    for name in ("house", "other", "postgres", "redis"):
         (tmp_path / name).mkdir()
     certificates, other = Certificates.make(tmp_path / "house"), Certificates.make(tmp_path / "other")
-    with PostgresServer(tmp_path / "postgres", certificates=certificates) as postgres:
+    with (
+        PostgresServer(tmp_path / "postgres", certificates=certificates) as postgres,
+        RedisServer(tmp_path / "redis", certificates=certificates) as limiter,
+    ):
         url = postgres.database()
         with pytest.raises(LedgerUnavailable, match="certificate verify failed"):
             migrate(url.replace(str(certificates.ca), str(other.ca)))
         with pytest.raises(LedgerUnavailable, match="no encryption"):
             migrate(url.replace("verify-full", "disable"))
         subscribers(url, 3_000)
-        with Fleet(url, url, redis_url, sink, tmp_path, rate="1000/s", environ=LEASE) as fleet:
+        with Fleet(url, url, limiter.url, sink, tmp_path, rate="1000/s", environ=LEASE) as fleet:
             run_with_a_kill(fleet)

@@ -93,7 +93,7 @@ def test_the_same_or_a_lower_generation_or_nobody_to_retry_does_nothing(desk: De
     assert desk.runs.retry_failed(desk.run, 3, ["4.7.0"], PAGE) is None
     row = desk.runs.get(desk.run)
     assert row
-    assert (row.state, row.retry_generation) == (RunState.COMPLETE, 3)
+    assert (row.state, row.retry_generation, row.retried) == (RunState.COMPLETE, 3, 0)
     for generation in (1, 3):
         assert desk.runs.retry_failed(desk.run, generation, CODES, PAGE) is None
     assert desk.totals() == before
@@ -101,6 +101,9 @@ def test_the_same_or_a_lower_generation_or_nobody_to_retry_does_nothing(desk: De
     made = [desk.soon(type(desk.runs)(desk.engine()).retry_failed, desk.run, 4, CODES, PAGE) for _ in range(3)]
     assert sorted(str(m.result(20)) for m in made) == ["2", "None", "None"]
     assert desk.totals() == before
+    row = desk.runs.get(desk.run)
+    assert row
+    assert row.retried, "the last generation came to somebody"
 
 
 def test_the_uncertain_are_retried_only_by_name_and_each_verdict_has_its_ranges(desk: Desk) -> None:

@@ -324,3 +324,32 @@ def test_the_key_of_the_address_hash_is_made_once(desk: Desk) -> None:
     assert len(key) == 32
     migrate(desk.url)
     assert load_address_key(desk.engine()) == key
+
+
+def test_what_is_approved_when_a_run_is_made_after_another_is_older_than_it(desk: Desk) -> None:
+    def made(name: str, run_id: str, approved: int | None) -> tuple[int, int | None]:
+        row = desk.runs.ensure("marketing", name, run_id, campaign(), approved_step=approved)
+        return row.id, row.approved_before
+
+    def now(run: int) -> int | None:
+        row = desk.runs.get(run)
+        assert row
+        return row.approved_before
+
+    first, before = made("a-new-one", "1", 1)
+    assert before is None, "the first of its name: it was approved in advance"
+    second, before = made("a-new-one", "2", 1)
+    assert before == 1
+    assert made("a-new-one", "2", 1) == (second, 1)
+    assert made("a-new-one", "3", None)[1] is None
+    assert desk.runs.amend(second, campaign(), approved_step=1)
+    assert now(second) == 1, "the same manifest once more"
+    assert desk.runs.amend(second, campaign(), approved_step=None)
+    assert desk.runs.amend(second, campaign(), approved_step=1)
+    assert now(second) is None, "it was taken out, and is there anew"
+    fourth, _ = made("a-new-one", "4", 2)
+    assert desk.runs.edit(fourth, campaign(), approved_step=2)
+    assert now(fourth) == 2
+    assert desk.runs.edit(fourth, campaign(), approved_step=3)
+    assert now(fourth) is None
+    assert now(first) is None

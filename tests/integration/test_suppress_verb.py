@@ -152,3 +152,15 @@ def test_erased_by_address(ledger: Engine, database_url: str) -> None:
     assert rows == [(None, None, "sent")]
     bad = verb(database_url, "erase", "ann")
     assert (bad.returncode, "address 1 is no address" in bad.stderr) == (64, True)
+
+
+def test_addresses_are_read_from_standard_input_so_that_no_process_list_shows_them(
+    ledger: Engine, database_url: str
+) -> None:
+    url, both = database_url, "Ann@example.com\nbob@example.com\n"
+    assert done(url, "add", "--global", "-", stdin=both) == "2 suppressed\n"
+    assert held(ledger, "shop", "ann@example.com", "bob@example.com").keys() == {"ann@example.com", "bob@example.com"}
+    assert done(url, "remove", "--global", "-", stdin="bob@example.com") == "1 removed\n"
+    assert held(ledger, "shop", "ann@example.com", "bob@example.com").keys() == {"ann@example.com"}
+    assert verb(url, "erase", "-", stdin=both).stdout.endswith(" erased\n")
+    assert (verb(url, "erase", "-").returncode, verb(url, "erase", "-", stdin="ann").returncode) == (64, 64)

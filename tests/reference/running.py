@@ -64,8 +64,9 @@ FOREIGN = {
 }  # fmt: skip
 """Commands that are judged and not run, each with the reason. (The actions themselves run on Argo CD's own engine in
 tests/api/test_argocd_engine.py.)"""
+SHOP = "postgresql://mailfleet:PASSWORD@postgres.example.com:5432/mailfleet"
 STANDS_FOR = {
-    "'postgresql://mailfleet:PASSWORD@postgres.example.com:5432/mailfleet?sslmode=verify-full'": '"$LEDGER_URL"',
+    f"'{SHOP}?sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt'": '"$LEDGER_URL"',
     "'rediss://:PASSWORD@redis.example.com:6379/0'": '"$REDIS_URL"',
     # The released images are in no registry that a test may reach: those of `make images` in their place.
     "helm install mailfleet charts/mailfleet": 'helm install mailfleet charts/mailfleet --values "$STATE/images.json"',

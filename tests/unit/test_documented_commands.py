@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,10 @@ def test_the_checks_before_each_commit_are_installed(tmp_path: Path) -> None:
     (tmp_path / ".pre-commit-config.yaml").write_text((ROOT / ".pre-commit-config.yaml").read_text())
     running.run(command, tmp_path, {})
     assert "pre-commit" in (tmp_path / ".git/hooks/pre-commit").read_text()
+
+
+def test_make_alone_lists_every_target_that_the_pages_name() -> None:
+    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = {line.split()[1] for line in told.splitlines() if line.startswith("  make ")}
+    named = {word for command in COMMANDS for word in re.findall(r"\bmake ([a-z][a-z0-9-]*)", command.text)}
+    assert named - listed == set()

@@ -283,6 +283,15 @@ def test_the_desk_of_the_examples_is_a_senders_pod_that_does_nothing() -> None:
         assert made[field] == sender[field]
 
 
+@pytest.mark.parametrize("job", [plan_job(), send_job(), preflight_job()], ids=["plan", "send", "preflight"])
+def test_every_pod_has_the_private_authority_of_the_sender_secret(job: dict[str, Any]) -> None:
+    """Where the chart's operator has its own, so that one URL holds for all."""
+    (volume,) = [v["secret"] for v in pod(job)["volumes"] if v["name"] == "trust"]
+    assert volume == {"secretName": "mailfleet", "items": [{"key": "ca.crt", "path": "ca.crt"}], "optional": True}
+    (mount,) = [m for m in pod(job)["containers"][0]["volumeMounts"] if m["name"] == "trust"]
+    assert mount == {"name": "trust", "mountPath": "/etc/mailfleet/trust", "readOnly": True}
+
+
 @pytest.mark.parametrize("job", [plan_job(), send_job()], ids=["plan", "send"])
 class TestBoth:
     def test_the_pod_is_restricted(self, job: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ EDITS: dict[str, dict[str, Any]] = {
 MOODS = [["sent"], ["sent", "deferred"], ["failed", "sent", "sent"], ["deferred"], ["sent", "failed", "deferred"],
          ["failed"], ["sent", "sent", "refused"], ["refused"]]  # fmt: skip
 PARTS: list[dict[str, Any]] = [{}, {"canary": CANARY}, {"canary": CANARY, "brake": BRAKE}, {"brake": BRAKE}]
+AGAIN = [*PARTS, {"canary": {**CANARY, "approvedStep": 1}}]
 WRITES = ("close", "complete", "start", "repair_wave", "retry_wave", "retry_failed", "ensure", "edit", "supersede")
 numbers = st.integers(0, 7)
 
@@ -139,7 +140,7 @@ class Life(RuleBasedStateMachine):
         self.world.api.remove("emailcampaigns", NAME)
 
     @precondition(lambda self: self.world.campaign is None)
-    @happens(run_id=st.sampled_from(["1", "2"]), parts=st.sampled_from(PARTS))
+    @happens(run_id=st.sampled_from(["1", "2"]), parts=st.sampled_from(AGAIN))
     def apply_it_again(self, run_id: str, parts: dict[str, Any]) -> None:
         self.world.apply({**SPEC, "runId": run_id, **parts})
 
@@ -387,6 +388,20 @@ class Failing(Life):
             self.world.tick()
 
 
+class Renewed(Life):
+    """A canary of which all fail, of a campaign that was applied anew with what was approved for the run before."""
+
+    @initialize()
+    def so_far(self) -> None:  # type: ignore[override]
+        self.world.fleet.moods = ["failed"]
+        for _ in range(3):
+            self.world.tick()
+        self.world.api.remove("emailcampaigns", NAME)
+        self.world.apply({**SPEC, "runId": "2", "canary": {**CANARY, "approvedStep": 1}})
+        for _ in range(12):
+            self.world.tick()
+
+
 class Braked(Life):
     """The brake has closed, or is about to."""
 
@@ -434,6 +449,14 @@ def passes_everything(o: Observation, step: Step | None) -> Step | None:
     return step
 
 
+def takes_any_approval(o: Observation, step: Step | None) -> Step | None:
+    """What was approved before the run counts for it."""
+    now, wanted = canary.present(o), o.campaign.spec.canary if o.campaign.spec else None
+    if step and now and wanted and now.number <= (wanted.approved_step or 0):
+        return passes_everything(o, step)
+    return step
+
+
 def never_resumes(o: Observation, step: Step | None) -> Step | None:
     return step and replace(step, actions=())
 
@@ -451,6 +474,7 @@ MUTATIONS: dict[str, Callable[[], tuple[Policy, ...]]] = {
     "nobody completes a run": lambda: without("completion"),
     "sizes go to and fro": lambda: altered("senders", forever_new),
     "a canary passes out of its bounds": lambda: altered("canary", passes_everything),
+    "an approval of before the run counts": lambda: altered("canary", takes_any_approval),
     "no step of a canary passes": lambda: without("canary"),
     "a brake that has closed is not written down": lambda: without("brake"),
     "a refusal of the sender is not heard": lambda: without("sender_fault"),
@@ -466,6 +490,7 @@ MACHINES = {
     "a pause is never taken back": Paused,
     "the limiter hears of no pause": Paused,
     "a canary passes out of its bounds": Failing,
+    "an approval of before the run counts": Renewed,
     "no step of a canary passes": Failing,
     "a brake that has closed is not written down": Braked,
     "a refusal of the sender is not heard": Refused,

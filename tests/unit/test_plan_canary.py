@@ -237,6 +237,27 @@ class TestApproval:
         )
         assert done(canary(approval="Manual", approvedStep=1), PassStep)
 
+    def test_what_was_approved_before_the_run_does_not_count(self) -> None:
+        """The campaign was deleted and applied anew, with another runId and an approval for the run before."""
+
+        def made_with(o: Observation, approved: int) -> Observation:
+            assert o.ledger
+            assert o.ledger.run
+            return replace(o, ledger=replace(o.ledger, run=replace(o.ledger.run, approved_before=approved)))
+
+        for step, parts in ((BAD, {}), (GOOD, {"approval": "Manual"})):
+            o = canary(step, approvedStep=1, **parts)
+            assert done(o, PassStep)
+            assert done(made_with(o, 2), PassStep), "another one was, before"
+            o = made_with(o, 1)
+            assert not done(o, PassStep)
+            condition = said(o)
+            assert condition
+            assert condition.reason == "WaitingForApproval"
+            assert (
+                "approvedStep to 1 (take it out first: the 1 that is there is older than this run)" in condition.message
+            )
+
     def test_one_that_is_not_done_is_not_cut_short(self) -> None:
         o = canary(replace(GOOD, open=1, ended_at=None), approvedStep=2)
         assert not done(o, PassStep, EndStep)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailfleet_operator import plan, status
+from mailfleet_operator import events, plan, status
 from mailfleet_operator.actions import (
     CloseRun,
     CompleteRun,
@@ -213,6 +213,23 @@ class TestRetryFailed:
     def test_a_generation_that_was_done_is_not_done_again(self, generation: int) -> None:
         row = run(RunState.COMPLETE, retry_generation=generation)
         assert not done(self.asked(replace(self.COMPLETE, run=row)), RetryFailed)
+
+    def test_a_generation_that_came_to_nobody_says_so(self) -> None:
+        row = run(RunState.COMPLETE, retry_generation=2, retried=0)
+        o = self.asked(replace(self.COMPLETE, run=row))
+        words = "retryFailed 2 came to nobody: nobody had failed with 5.7.1, Uncertain"
+        assert said(o, Type.COMPLETE).message.endswith(words)
+        under_way = self.asked(ledger(run=run(retry_generation=2, retried=0)))
+        assert words in said(replace(under_way, jobs=(send_job(),)), Type.SENDING).message
+
+    @pytest.mark.parametrize(("generation", "retried"), [(2, 7), (2, None), (1, 0), (3, 0)])
+    def test_others_are_not_spoken_of(self, generation: int, retried: int | None) -> None:
+        row = run(RunState.COMPLETE, retry_generation=generation, retried=retried)
+        assert "nobody" not in said(self.asked(replace(self.COMPLETE, run=row)), Type.COMPLETE).message
+
+    def test_it_is_an_event_once(self) -> None:
+        assert [e.reason for e in events.of_retry(1, 2, "nobody")] == ["NobodyToRetry"]
+        assert events.of_retry(2, 2, "nobody") == events.of_retry(1, 2, None) == ()
 
     @pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.FAILED, RunState.SUPERSEDED, RunState.PLANNED])
     def test_a_run_that_has_not_started_or_was_ended_is_left_alone(self, state: RunState) -> None:

@@ -239,6 +239,19 @@ class TestWindows:
         assert reason(self.after("Starting"), Type.STALLED) == "NoProgress"
 
 
+def test_a_plan_of_a_file_says_as_of_when_it_was_read() -> None:
+    """Nobody watches the file: what is changed later is not in it."""
+    read = {"file_read_at": ago(86_400)}
+    words = "20000 recipients, 1000 of them skipped; the file as of 2026-11-30T08:00:00Z"
+    for view in (planned(**read), ledger(**read), ledger(RunState.COMPLETE, **read)):
+        condition = said(waiting({}, view), Type.PLANNED)
+        assert condition
+        assert words in condition.message
+    condition = said(waiting({}, ledger()), Type.PLANNED)
+    assert condition
+    assert "as of" not in condition.message
+
+
 class TestQuota:
     UNTIL = NOW + timedelta(minutes=5)
 

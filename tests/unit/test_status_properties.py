@@ -21,6 +21,7 @@ from mailfleet_operator.observation import (
     Observation,
     PodView,
     Refusal,
+    Skipped,
     Status,
     WaveView,
 )
@@ -132,7 +133,8 @@ def ledgers(draw: st.DrawFn) -> LedgerView:
         orphans=draw(st.booleans()),
         late=draw(NUMBERS),
         reports=tuple(draw(st.lists(reports, max_size=3))),
-        skipped=tuple(draw(st.lists(st.tuples(st.text("abc", max_size=9), NUMBERS), max_size=6))),
+        skipped=tuple(draw(st.lists(st.builds(Skipped, st.text("abc", max_size=9), NUMBERS), max_size=6))),
+        file_read_at=draw(st.none() | TIMES),
         failures=draw(st.none() | st.lists(failures, max_size=5).map(tuple)),
     )
 
@@ -196,6 +198,8 @@ def observations(draw: st.DrawFn) -> Observation:
         limiter_trouble=draw(st.none() | TEXTS),
         pace=draw(st.sampled_from([Pace(), Pace((Sample(ago(20), 0), Sample(NOW, done)), 0, 0, ago(done % 1_000))])),
         quota_room_at=draw(st.none() | TIMES),
+        quota_short_at=draw(st.none() | TIMES),
+        quota_left=draw(st.none() | NUMBERS),
         image=draw(st.sampled_from(["sender:1", "registry.example.com/mailfleet/sender@sha256:" + "0" * 64])),
     )
 

@@ -180,7 +180,9 @@ class ModelLedger:
         return {"AddressInvalid": self.runs[run_id].skipped}
 
     # --- before the start --------------------------------------------------------------------------------
-    def ensure(self, namespace: str, name: str, run_id: str, campaign: Campaign) -> RunRow:
+    def ensure(
+        self, namespace: str, name: str, run_id: str, campaign: Campaign, *, approved_step: int | None = None
+    ) -> RunRow:
         if not any(r.row["run_id"] == run_id for r in self.runs.values()):
             number = len(self.runs) + 1
             self.runs[number] = Run({
@@ -188,12 +190,13 @@ class ModelLedger:
                 "definition_hash": campaign.definition_hash(), "on_uncertain": OnUncertain.SKIP,
                 "state": RunState.PLANNING, "plan_wanted": 1, "plan_id": None, "key_type": None,
                 "created_at": self._clock.now, "started_at": None, "ended_at": None, "retry_generation": 0,
-                "end_reason": None, "paused_at": None, "pause_reason": None, "pause_message": None, "resumed_at": None,
+                "retried": None, "end_reason": None, "paused_at": None, "pause_reason": None, "pause_message": None,
+                "resumed_at": None, "approved_before": approved_step if self.runs else None,
             }, canary=campaign.canary)  # fmt: skip
             self.changes += 1
         return next(r for r in self.find(namespace, name) if r.run_id == run_id)
 
-    def edit(self, run_id: int, campaign: Campaign) -> bool:
+    def edit(self, run_id: int, campaign: Campaign, *, approved_step: int | None = None) -> bool:
         run = self.runs[run_id]
         if run.state not in {RunState.PLANNING, RunState.PLANNED}:
             return False
@@ -203,12 +206,22 @@ class ModelLedger:
             "plan_id": None,
             "state": RunState.PLANNING,
         }
+        self._approved(run, approved_step)
         run.audience, run.skipped, run.canary = (), 0, campaign.canary
         self.changes += 1
         return True
 
-    def amend(self, run_id: int, campaign: Campaign) -> bool:
-        return bool(self.runs[run_id].row["definition_hash"] == campaign.definition_hash())
+    def amend(self, run_id: int, campaign: Campaign, *, approved_step: int | None = None) -> bool:
+        run = self.runs[run_id]
+        if run.row["definition_hash"] != campaign.definition_hash():
+            return False
+        self._approved(run, approved_step)
+        return True
+
+    @staticmethod
+    def _approved(run: Run, approved_step: int | None) -> None:
+        if run.row["approved_before"] != approved_step:
+            run.row["approved_before"] = None
 
     def start(self, run_id: int, definition_hash: str, range_size: int) -> bool:
         run = self.runs[run_id]
@@ -293,7 +306,7 @@ class ModelLedger:
         if any(r.from_verdict in {"failed", "uncertain"} for r in run.open):
             return None
         failed = sorted(k for k, v in run.verdict.items() if v == "failed" and CODE in codes)
-        run.row["retry_generation"] = generation
+        run.row |= {"retry_generation": generation, "retried": len(failed)}
         self.changes += 1
         if not failed:
             return None

@@ -52,10 +52,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.existingSecret | default (include "mailfleet.operator" .) -}}
 {{- end }}
 
-{{/* The two URLs as a Secret's content. */}}
+{{/* The two URLs as a Secret's content, and whom to trust. */}}
 {{- define "mailfleet.urls" -}}
 ledger-url: {{ required "ledger.url is required (postgresql://user:password@host:5432/database), or existingSecret" .Values.ledger.url | quote }}
 redis-url: {{ required "redis.url is required (redis://host:6379/0), or existingSecret" .Values.redis.url | quote }}
+{{- with .Values.caCertificates }}
+ca.crt: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Whom to trust, as a volume: empty where the Secret says nothing of it. The operator's Jobs have the same. */}}
+{{- define "mailfleet.trust" -}}
+name: trust
+secret:
+  secretName: {{ include "mailfleet.secret" . }}
+  optional: true
+  items: [{key: ca.crt, path: ca.crt}]
 {{- end }}
 
 {{/* The two URLs as variables of a container. */}}

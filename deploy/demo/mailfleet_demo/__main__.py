@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RELAY, CAMPAIGN = ROOT / "examples/relay.yaml", ROOT / "examples/campaign.yaml"
 NAME = "autumn-news"
-DATABASE = "postgresql://shop:shop@127.0.0.1:{port}/shop"
+DATABASE = "postgresql://shop:shoppassword@127.0.0.1:{port}/shop"
 
 console = Console()
 

@@ -25,7 +25,7 @@ _HEAD = """\
 """
 _USE = f"""\
 # Mailfleet without Helm. First a Secret with the URLs of your Postgres and Redis (each in a file without newline), here
-# and in each namespace with campaigns:
+# and in each namespace with campaigns; with ca.crt as well if they are of a private authority (docs/security.md):
 #   kubectl create namespace {NAMESPACE}
 #   kubectl --namespace {NAMESPACE} create secret generic {SECRET} --from-file=ledger-url --from-file=redis-url
 #   kubectl --namespace marketing create secret generic mailfleet --from-file=ledger-url --from-file=redis-url

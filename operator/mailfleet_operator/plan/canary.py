@@ -38,9 +38,11 @@ def policy(o: Observation) -> Step | None:
 
 def _waits(o: Observation, canary: Canary, step: StepView) -> Condition | None:
     """What a step that has ended waits for; None: it passes."""
-    if is_approved(canary, step) or step.ended_at is None:
+    if is_approved(o, canary, step) or step.ended_at is None:
         return None
     name, remedy = f"canary step {step.number} of {len(canary.steps)}", f"set spec.canary.approvedStep to {step.number}"
+    if is_older_than_the_run(o, canary):
+        remedy += f" (take it out first: the {canary.approved_step} that is there is older than this run)"
     if why := out_of_bounds(canary, step):
         message = f"{name}: {why}. Nobody is mailed. Mend it, then {remedy} to go on, or spec.cancel to end it"
         return false(Type.SENDING, "WaitingForApproval", message)
@@ -65,12 +67,18 @@ def is_halted(o: Observation) -> bool:
     canary, step = (o.campaign.spec.canary if o.campaign.spec else None), present(o)
     if not (canary and step) or step.open:
         return False
-    return not is_approved(canary, step) and out_of_bounds(canary, step) is not None
+    return not is_approved(o, canary, step) and out_of_bounds(canary, step) is not None
 
 
-def is_approved(canary: Canary, step: StepView) -> bool:
-    """Whether a person has let it pass."""
-    return step.number <= (canary.approved_step or 0)
+def is_approved(o: Observation, canary: Canary, step: StepView) -> bool:
+    """Whether a person has let it pass, and meant this run."""
+    return step.number <= (canary.approved_step or 0) and not is_older_than_the_run(o, canary)
+
+
+def is_older_than_the_run(o: Observation, canary: Canary) -> bool:
+    """Whether what is approved was left from another run of this campaign, which was deleted and applied anew."""
+    run = o.ledger.run if o.ledger else None
+    return bool(run and run.approved_before and run.approved_before == canary.approved_step)
 
 
 def out_of_bounds(canary: Canary, step: StepView) -> str | None:

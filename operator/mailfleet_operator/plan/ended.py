@@ -8,7 +8,7 @@ from mailfleet_operator.actions import AbsorbLate, DeleteJob, ForgetInLimiter
 from mailfleet_operator.conditions import Type, false, true
 from mailfleet_sender.contract.accounts import EndReason, RunState
 
-from . import retry_failed
+from . import planning, retry_failed
 from .step import Step
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ def policy(o: Observation) -> Step | None:
     if not (o.ledger and o.ledger.run and o.ledger.run.ended):
         return None
     run, t = o.ledger.run, o.ledger.totals
-    planned = true(Type.PLANNED, "Planned", f"{t.planned} recipients, {t.skipped} of them skipped")
+    planned = true(Type.PLANNED, "Planned", planning.counted(o))
     if run.state is RunState.COMPLETE:
         message = f"all {t.planned} accounted for: {t.sent} sent, {t.skipped} skipped, {t.failed} failed"
         if retry_failed.is_asked_for(o) and (why := retry_failed.waits_for(o)):
             message += f". retryFailed waits: {why}"
+        if nobody := retry_failed.came_to_nobody(o):
+            message += f". {nobody}"
         end = true(Type.COMPLETE, "Complete", message)
     else:
         why = run.end_reason or str(run.state)

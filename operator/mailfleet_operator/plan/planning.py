@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator import delays
 from mailfleet_operator.actions import Action, CreatePlanJob, DeleteJob
-from mailfleet_operator.conditions import MESSAGE_BYTES, Condition, Type, false, true
+from mailfleet_operator.conditions import MESSAGE_BYTES, Condition, Type, false, time_text, true
 from mailfleet_operator.observation import PLANNER
 from mailfleet_sender.contract.accounts import ReportReason, RunState
 
@@ -25,12 +25,11 @@ def policy(o: Observation) -> Step | None:
     """One planner at a time, for the definition as it is now."""
     if not (o.ledger and o.ledger.run):
         return None
-    run, totals = o.ledger.run, o.ledger.totals
+    run = o.ledger.run
     if run.state is not RunState.PLANNING:
-        message = f"{totals.planned} recipients, {totals.skipped} of them skipped"
+        message = counted(o)
         if run.state is RunState.PLANNED:
-            reasons = ", ".join(map(_words, o.ledger.skipped))
-            message += f" ({reasons})" * bool(reasons) + forecast.words(o) + relay.doubts(o)
+            message = counted(o, ", ".join(map(_words, o.ledger.skipped))) + forecast.words(o) + relay.doubts(o)
             message += forecast.domains(o, room=MESSAGE_BYTES - len(message.encode()))
         return Step(conditions=(true(Type.PLANNED, "Planned", message),))
     jobs = [j for j in o.jobs if j.component == PLANNER and j.run == run.id]
@@ -48,6 +47,16 @@ def policy(o: Observation) -> Step | None:
         done = tuple(DeleteJob(j.name, j.uid, "another attempt follows") for j in current)
         actions = (*outdated, CreatePlanJob(run.id, latest.attempt + 1), *done)
     return Step(actions, failure(o, latest), last=True)
+
+
+def counted(o: Observation, reasons: str = "") -> str:
+    """How many recipients a plan has, and why some are skipped; of a file, which nobody watches, as of when."""
+    if o.ledger is None:
+        return ""
+    totals, read_at = o.ledger.totals, o.ledger.file_read_at
+    as_of = f"; the file as of {time_text(read_at)}" if read_at else ""
+    why = f" ({reasons})" if reasons else ""
+    return f"{totals.planned} recipients, {totals.skipped} of them skipped{why}{as_of}"
 
 
 def _words(skipped: Skipped) -> str:

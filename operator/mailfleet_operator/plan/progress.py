@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mailfleet_operator.conditions import Type, false, time_text, true
 from mailfleet_sender.contract.accounts import RunState
 
-from . import quota
+from . import quota, retry_failed
 from .senders import working_jobs
 from .step import Step
 
@@ -37,7 +37,9 @@ def policy(o: Observation) -> Step | None:
         return None
     wave = open_waves[0]
     if working_jobs(o):
-        sending = true(Type.SENDING, "Sending", f"wave {wave.number} ({wave.kind}) is being sent")
+        nobody = retry_failed.came_to_nobody(o)
+        words = f"wave {wave.number} ({wave.kind}) is being sent" + (f"; {nobody}" if nobody else "")
+        sending = true(Type.SENDING, "Sending", words)
     else:
         sending = false(Type.SENDING, "Starting", f"wave {wave.number} ({wave.kind}) waits for its Job")
     patience = max(PATIENCE, timedelta(seconds=3 / o.limit if o.limit else 0))

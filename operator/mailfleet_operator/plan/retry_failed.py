@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from mailfleet_operator import scaling
 from mailfleet_operator.actions import RetryFailed
+from mailfleet_operator.conditions import clip
 from mailfleet_sender.contract.accounts import RunState, WaveKind
 
 from .step import Step
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import Observation
+
+
+CODES_BYTES = 80
+"""Of the codes so many are told."""
 
 
 def policy(o: Observation) -> Step | None:
@@ -39,6 +44,17 @@ def is_asked_for(o: Observation) -> bool:
     if not run or not spec or spec.retry_failed is None or run.state not in {RunState.OPEN, RunState.COMPLETE}:
         return False
     return run.retry_generation < spec.retry_failed.generation
+
+
+def came_to_nobody(o: Observation) -> str | None:
+    """In words, if nobody had failed so when the spec's generation was done."""
+    run, spec = o.ledger.run if o.ledger else None, o.campaign.spec
+    if not (run and spec and spec.retry_failed) or run.retried != 0:
+        return None
+    if run.retry_generation != spec.retry_failed.generation:
+        return None
+    codes = ", ".join(spec.retry_failed.codes)
+    return f"retryFailed {run.retry_generation} came to nobody: nobody had failed with {clip(codes, CODES_BYTES)}"
 
 
 def waits_for(o: Observation) -> str | None:

@@ -74,6 +74,8 @@ RUN_COLUMNS = (
     run.c.pause_reason,
     run.c.pause_message,
     run.c.resumed_at,
+    run.c.retried,
+    run.c.approved_before,
 )
 
 # Touched, and nobody's lease holds; :idle: also those that were given back and wait for an owner.
@@ -224,7 +226,7 @@ class Books:
         return most[0].code if most else None
 
     def audience(self, run_id: int) -> dict[str, Any]:
-        """What the planner tells of a published plan beside counts: `domains`, `lines`."""
+        """What the planner tells of a published plan beside counts: `domains`, `lines`, `fileReadAt`."""
         with available(), self._engine.connect() as connection:
             found = connection.scalar(select(run.c.audience).where(run.c.id == run_id))
             return dict(found or {})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import Integer, case, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mailfleet_sender.contract.accounts import RunState, WaveKind
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from mailfleet_sender.contract.accounts import EndReason, PauseReason
     from mailfleet_sender.contract.campaign import Campaign
@@ -48,11 +48,17 @@ class Runs(Books):
     """Runs of campaigns, for the operator. Every method may raise `LedgerUnavailable`; repeat it at the next tick."""
 
     # --- before the start -----------------------------------------------------------------------------
-    def ensure(self, namespace: str, name: str, run_id: str, campaign: Campaign) -> RunRow:
+    def ensure(
+        self, namespace: str, name: str, run_id: str, campaign: Campaign, *, approved_step: int | None = None
+    ) -> RunRow:
         """Find the run (namespace, name, run_id), or make it with the snapshot of `campaign`, state Planning.
 
         A run that is found is returned as it is: compare `definition_hash`, then `edit`, `amend` or refuse.
+        What is approved when a run is made after another of the same campaign was approved for that one:
+        `RunRow.approved_before` keeps it until `edit` or `amend` say something else.
         """
+        other = run.alias()
+        before = select(other.c.id).where(other.c.namespace == namespace, other.c.name == name)
         with transaction(self._engine) as connection:
             made = connection.scalar(
                 upsert(run)
@@ -62,6 +68,7 @@ class Runs(Books):
                     run_id=run_id,
                     spec_hash=campaign.definition_hash(),
                     on_uncertain=campaign.on_uncertain.value,
+                    approved_before=case((before.exists(), cast(approved_step, Integer))),
                 )
                 .on_conflict_do_nothing()
                 .returning(run.c.id)
@@ -71,7 +78,7 @@ class Runs(Books):
             query = select(*RUN_COLUMNS).where(run.c.namespace == namespace, run.c.name == name, run.c.run_id == run_id)
             return run_row(connection.execute(query).one())
 
-    def edit(self, run_id: int, campaign: Campaign) -> bool:
+    def edit(self, run_id: int, campaign: Campaign, *, approved_step: int | None = None) -> bool:
         """EDIT before the start: another audience or message, so it is planned anew.
 
         Returns:
@@ -88,6 +95,7 @@ class Runs(Books):
                     plan_id=None,
                     planned=0,
                     skipped=0,
+                    approved_before=_still_before(approved_step),
                     state=RunState.PLANNING.value,
                 )
             )
@@ -95,7 +103,7 @@ class Runs(Books):
                 _write_snapshot(connection, run_id, campaign)
             return bool(done.rowcount)
 
-    def amend(self, run_id: int, campaign: Campaign) -> bool:
+    def amend(self, run_id: int, campaign: Campaign, *, approved_step: int | None = None) -> bool:
         """Change what may change under one runId (retry, onUncertain), at any time.
 
         Returns:
@@ -105,7 +113,7 @@ class Runs(Books):
             done = connection.execute(
                 update(run)
                 .where(run.c.id == run_id, run.c.spec_hash == campaign.definition_hash())
-                .values(on_uncertain=campaign.on_uncertain.value)
+                .values(on_uncertain=campaign.on_uncertain.value, approved_before=_still_before(approved_step))
             )
             if done.rowcount:
                 _write_snapshot(connection, run_id, campaign)
@@ -212,7 +220,7 @@ class Runs(Books):
         """A Retry wave of those whose verdict is `failed` with one of `codes`; once a generation.
 
         It opens a Complete run again; attempts are counted on. `RunRow.retry_generation` says which generation
-        was done last: one that was done, or came to nobody, or is lower, is not done again.
+        was done last, `retried` to how many: one that was done, or came to nobody, or is lower, is not done again.
 
         Args:
             run_id: a run in state Open or Complete; any other is left alone.
@@ -351,6 +359,11 @@ class Runs(Books):
     def save_relay(self, relay: Relay) -> int:
         """See `records.save_relay`."""
         return save_relay(self._engine, relay)
+
+
+def _still_before(approved_step: int | None) -> ColumnElement[int]:
+    """An approval that is older than its run stays so until another one, or none, was seen."""
+    return case((run.c.approved_before == approved_step, run.c.approved_before))
 
 
 def _write_snapshot(connection: Connection, run_id: int, campaign: Campaign) -> None:

@@ -76,6 +76,8 @@ run = Table(
     Column("pause_message", Text),
     Column("resumed_at", _WHEN),
     Column("audience", JSONB),
+    Column("retried", BigInteger),
+    Column("approved_before", Integer),
     UniqueConstraint("namespace", "name", "run_id"),
 )
 

@@ -198,6 +198,8 @@ class RunRow:
     pause_reason: str | None = None
     pause_message: str | None = None
     resumed_at: datetime | None = None
+    retried: int | None = None
+    approved_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,9 @@ def retry_failed(
         pages += -(-count // PAGE_SIZE)
         keys += count
     changes = {"state": RunState.OPEN.value, "ended_at": None} if keys else {}
-    connection.execute(update(run).where(run.c.id == run_id).values(retry_generation=generation, **changes))
+    connection.execute(
+        update(run).where(run.c.id == run_id).values(retry_generation=generation, retried=keys, **changes)
+    )
     if not keys:
         return None
     row = {"run": run_id, "number": number, "kind": WaveKind.RETRY.value}
