@@ -244,7 +244,7 @@ def enhanced_code(code: int, text: str) -> str | None:
 
 
 _POSTFIX = re.compile(r"2\.0\.0 Ok: queued as ([\w.-]+)")
-"""What most relays say; read in a fifth of the time."""
+"""What most relays say: found without the search below, which takes 3 us."""
 _QUEUE_ID = re.compile(
     r"queued as (?P<postfix>[\w.-]+)"
     r"|\bid=(?P<exim>[\w-]+)"
