@@ -126,7 +126,7 @@ async def deliver(connector: Connector, mode: Mode, mails: list[Mail]) -> Counte
         under_way: set[asyncio.Future[Verdict]] = set()
         while left or under_way:
             while left and len(under_way) < connection.depth:
-                under_way.add(connection.submit(left.pop()))
+                under_way.add(asyncio.ensure_future(connection.send(left.pop())))
             done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             verdicts.extend(each.result() for each in done)
         await connection.close()

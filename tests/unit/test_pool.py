@@ -80,7 +80,7 @@ async def test_an_idle_connection_is_taken_first_and_the_one_used_last_before_ot
     await house.open(3)
     first = house.pool.take()
     assert first is not None
-    first.submit(MAIL)
+    first.submit(MAIL, print)
     second = house.pool.take()
     assert second is not None
     assert second is not first
@@ -95,7 +95,7 @@ async def test_where_none_is_idle_a_mail_goes_to_the_least_busy_and_another_conn
     await house.open(2)
     for connection, mails in zip(house.connections, (2, 1), strict=True):
         for _ in range(mails):
-            connection.submit(MAIL)
+            connection.submit(MAIL, print)
     assert house.pool.take() is house.connections[1]
     await settle()
     assert len(house.connections) == 3
@@ -106,7 +106,7 @@ async def test_where_none_is_idle_a_mail_goes_to_the_least_busy_and_another_conn
 async def test_no_mail_is_given_to_a_connection_that_would_make_it_wait() -> None:
     house = House(size=1, acts=[SILENT])
     await house.open(1)
-    house.connections[0].submit(MAIL)
+    house.connections[0].submit(MAIL, print)
     await settle()
     assert house.pool.take() is None
     house.pool.abort()
@@ -117,14 +117,14 @@ async def test_fewer_connections_allowed_end_idle_ones_now_and_busy_ones_when_th
     house = House(acts=[SILENT])
     await house.open(3)
     busy = house.connections[0]
-    busy.submit(MAIL)
+    busy.submit(MAIL, print)
     house.pool.allow(1)
     await settle()
     assert [connection.usable for connection in house.connections] == [True, False, False]
     house.pool.allow(4)
     await house.open(1)
     idle = house.connections[-1]
-    idle.submit(MAIL)
+    idle.submit(MAIL, print)
     house.pool.allow(1)
     leaving = [connection for connection in (busy, idle) if house.pool.done_with(connection)]
     assert len(leaving) == 1, "one of two busy ones gets nothing new"

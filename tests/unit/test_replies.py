@@ -242,6 +242,8 @@ def test_an_enhanced_code_counts_only_if_its_class_agrees_with_the_reply() -> No
     ("text", "name"),
     [
         ("250 2.0.0 Ok: queued as 4Fk2Zx1q2Wz", "4Fk2Zx1q2Wz"),
+        ("250 2.0.0 Ok: queued as 4Fk2Zx1q2Wz, and more", "4Fk2Zx1q2Wz"),
+        ("250 2.0.0 Ok: queued as", None),
         ("250 OK id=1rABcd-0001Xy-2Z", "1rABcd-0001Xy-2Z"),
         ("250 2.6.0 <a@b> [InternalId=8731, Hostname=x] Queued mail for delivery", "8731"),
         ("250 2.0.0 3AO3kq012345 Message accepted for delivery", "3AO3kq012345"),

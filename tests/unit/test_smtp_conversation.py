@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mailfleet_sender.contract.relay import Pipelining
 from mailfleet_sender.message import Mail
 from mailfleet_sender.smtp import Connection, Extensions, Phase, Timeouts, Verdict, VerdictKind
 from mailfleet_sender.smtp.engine import BLOCK_BYTES, stuffed
@@ -290,6 +291,29 @@ def test_no_answer_in_time_before_the_dot_means_try_again(answered: int) -> None
 def test_no_answer_in_time_after_the_dot_leaves_the_mail_uncertain() -> None:
     verdict = one(GOOD[:3], timeouts=QUICK, then_lost=False)
     assert verdict.kind is VerdictKind.UNCERTAIN
+
+
+async def test_a_relay_that_drips_its_answer_does_not_get_more_time_for_it() -> None:
+    script = Script([[]], then_lost=False)
+    connection = Connection(script, Extensions(), timeouts=QUICK)
+    sending = asyncio.create_task(connection.send(mail()))
+    for octet in b"250-so and so\r\n" * 100:  # for more than a second
+        if sending.done():
+            break
+        await asyncio.sleep(0.001)
+        if not script.closing:
+            script._protocol.data_received(bytes([octet]))
+    assert sending.done()
+    assert "did not answer within 0.05 s" in (sending.result().reply or "")
+
+
+async def test_who_leaves_when_a_verdict_comes_still_ends_what_the_relay_began() -> None:
+    script = Script([[b"250 Ok\r\n550 5.1.1 unknown\r\n354 go\r\n"], [b"554 5.5.1 nobody\r\n"], []], then_lost=False)
+    connection = Connection(script, Extensions(pipelining=True), timeouts=QUICK, pipelining=Pipelining.GROUPED)
+    closing: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+    connection.submit(mail(), lambda _: closing.set_result(asyncio.create_task(connection.close())))
+    await (await closing)
+    assert script.writes[1:] == [b".\r\n", b"QUIT\r\n"], "QUIT is no line of a message"
 
 
 @pytest.mark.parametrize(

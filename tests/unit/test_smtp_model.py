@@ -67,12 +67,12 @@ async def converse(
         while left and connection.usable and connection.room:
             each = left.popleft()
 
-            def ended(future: asyncio.Future[Verdict], sender: str = each.sender) -> None:
+            def ended(verdict: Verdict, sender: str = each.sender) -> None:
                 assert sender not in verdicts, "two verdicts"
-                verdicts[sender] = future.result()
+                verdicts[sender] = verdict
                 begin(None)
 
-            connection.submit(each).add_done_callback(ended)
+            connection.submit(each, ended)
             assert connection.under_way <= connection.depth or connection.mode is Mode.CHUNKING
 
     connection.on_room(begin)
@@ -176,8 +176,7 @@ def reply(code: int) -> Reply:
 async def test_what_the_relay_said_before_decides_what_its_last_word_means(
     said: list[tuple[Step, int]], end: int | None, kind: VerdictKind, what: str
 ) -> None:
-    ended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-    transaction = Transaction(b"", b"", b"", "r@example.com", ended)
+    transaction = Transaction(b"", b"", b"", "r@example.com", print)
     transaction.handed_over = True
     for step, code in said:
         transaction.answered(step, reply(code))
@@ -187,8 +186,7 @@ async def test_what_the_relay_said_before_decides_what_its_last_word_means(
 
 @pytest.mark.parametrize(("closed", "kind"), [(True, VerdictKind.RETRY), (False, VerdictKind.UNCERTAIN)])
 async def test_behind_a_421_nothing_was_done_if_the_relay_kept_its_word(closed: bool, kind: VerdictKind) -> None:
-    ended: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-    transaction = Transaction(b"", b"", b"", "r@example.com", ended)
+    transaction = Transaction(b"", b"", b"", "r@example.com", print)
     transaction.handed_over = True
     assert transaction.lost("lost", reply(421), closed=closed).kind is kind
 

@@ -165,9 +165,11 @@ class Dispatch:
     def _has_room(self, connection: Connection) -> None:
         """A connection has heard a reply: what is due goes out with its next write."""
         try:
-            while connection.room and (due := self._next()) is not None:
+            while (due := self._next()) is not None:
                 self._due.popleft()
                 self._begin(connection, due)
+                if not connection.room:
+                    return
         except Exception as error:  # noqa: BLE001 - as above
             self._claims.broken(error)
 
@@ -214,13 +216,11 @@ class Dispatch:
         self.pace.began()
         self._in_flight += 1
         self._idle.clear()
-        ended = connection.submit(mail)
-        ended.add_done_callback(partial(self._ended, connection, due, time.monotonic()))
+        connection.submit(mail, partial(self._ended, connection, due, time.monotonic()))
 
     # --- and back --------------------------------------------------------------------------------------
-    def _ended(self, connection: Connection, due: _Due, began: float, future: asyncio.Future[Verdict]) -> None:
+    def _ended(self, connection: Connection, due: _Due, began: float, verdict: Verdict) -> None:
         try:
-            verdict = future.result()
             if not verdict.handed_over:
                 self.unused(due.permit)
             self._judge(due.candidate, verdict, time.monotonic() - began)

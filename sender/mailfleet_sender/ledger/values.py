@@ -90,8 +90,7 @@ class Outcome(NamedTuple):
         return self.after_dot or self.kind in {OutcomeKind.SENT, OutcomeKind.UNCERTAIN}
 
 
-@dataclass(frozen=True, slots=True)
-class PageKey:
+class PageKey(NamedTuple):
     """A position with its key (None: erased), the attempts already made and when it was first deferred."""
 
     position: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from mailfleet_sender.errors import AddressError, RenderError
@@ -147,6 +148,7 @@ def mailbox(text: str, *, of: str) -> tuple[str, str]:
     return re.sub(" +", " ", one_line(name)), checked(found["address"].strip(BLANKS), of=of)
 
 
+@lru_cache(maxsize=16)  # From is the same in most mails
 def address_field(name: str, display: str, address: str) -> str:
     """A field with one mailbox, for example `From: Example Shop <news@example.com>`.
 

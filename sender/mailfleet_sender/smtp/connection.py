@@ -112,26 +112,30 @@ class Connection:
         Raises:
             RuntimeError: the connection has `depth` mails under way.
         """
+        ended: asyncio.Future[Verdict] = self._loop.create_future()
+        self.submit(mail, lambda verdict: None if ended.done() else ended.set_result(verdict))
         try:
-            return await self.submit(mail)
+            return await ended
         except asyncio.CancelledError:
             self.abort("cancelled")
             raise
 
-    def submit(self, mail: Mail) -> asyncio.Future[Verdict]:
-        """Hand one mail over; its verdict comes as the future's result.
+    def submit(self, mail: Mail, ended: Callable[[Verdict], None]) -> None:
+        """Hand one mail over.
+
+        Args:
+            mail: composed for this connection.
+            ended: is called with its verdict, once, and never before this call has returned.
 
         Raises:
             RuntimeError: the connection has `depth` mails under way.
         """
-        ended: asyncio.Future[Verdict] = self._loop.create_future()
         if (unsendable := self._unsendable(mail)) is not None:
-            ended.set_result(unsendable)
-            return ended
+            self._loop.call_soon(ended, unsendable)
+            return
         self._engine.submit(self._transaction(mail, ended))
         self._left -= 1
         self._last_used = self._loop.time()
-        return ended
 
     def abort(self, why: str = "stopped by us") -> None:
         """Cut the connection now. Mails under way end with their verdicts: RETRY before the dot, else UNCERTAIN."""
@@ -161,7 +165,7 @@ class Connection:
             return Verdict.unsendable("5.3.4", f"the message has {len(mail.body)} bytes, the relay takes {limit}")
         return None
 
-    def _transaction(self, mail: Mail, ended: asyncio.Future[Verdict]) -> Transaction:
+    def _transaction(self, mail: Mail, ended: Callable[[Verdict], None]) -> Transaction:
         body = mail.body if mail.body.endswith(b"\r\n") or not mail.body else mail.body + b"\r\n"
         parameters = ""
         if self.extensions.size:

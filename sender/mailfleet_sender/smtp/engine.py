@@ -2,7 +2,8 @@
 
 Replies come in the order of the commands (RFC 2920 3.2), so a queue of what was asked tells which reply belongs to
 what; an entry is made when its bytes are handed to the transport, never before. Everything that can be written
-is written at once, at the end of a turn.
+is written at once, at the end of the loop's turn: when all connections that had something to say were heard. Writes
+that follow each other directly cost less (decision 0102).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Engine(asyncio.Protocol):
         self._parser = ReplyParser()
         self._waiting: deque[Transaction] = deque()
         self._under_way: dict[Transaction, None] = {}
+        self._ended: list[tuple[Transaction, Verdict]] = []
         self._due: deque[tuple[Transaction, Step]] = deque()
         self._script: deque[Step] = deque()
         self._opening: Transaction | None = None
@@ -69,7 +71,7 @@ class Engine(asyncio.Protocol):
         self._ending: str | None = None
         self._goodbye: Reply | None = None
         self._answers = 0
-        self._paused = self._turning = self._quitting = False
+        self._paused = self._to_write = self._quitting = False
         self._closed = asyncio.Event()
         self._clock = Clock(self._loop, timeouts, self._late)
         transport.set_protocol(self)
@@ -81,14 +83,17 @@ class Engine(asyncio.Protocol):
         """Bytes of the relay."""
         if self.lost is not None:
             return
-        self._turning = True
-        for reply in self._parser.feed(data):
+        replies = self._parser.feed(data)
+        for reply in replies:
             self._hear(reply)
             if not self.alive:
                 break
-        self._turning = False
-        if self._parser.broken is not None and self.alive:
-            self._out_of_step(self._parser.broken)
+        else:
+            if replies:
+                self._clock.expect(self._due[0][1].phase if self._due else None)
+            if self._parser.broken is not None:
+                self._out_of_step(self._parser.broken)
+        self._tell()
         self._go_on()
 
     def eof_received(self) -> None:
@@ -151,10 +156,10 @@ class Engine(asyncio.Protocol):
         self._under_way[transaction] = None
         if self.lost is not None:
             self._end(transaction, transaction.lost(self.lost, None, closed=False))
+            self._loop.call_soon(self._tell)
             return
-        if not self._waiting and not self._turning:
-            self._loop.call_soon(self._write)
         self._waiting.append(transaction)
+        self._write_soon()
 
     def abort(self, why: str) -> None:
         """Cut the connection now; each transaction ends with its verdict."""
@@ -163,6 +168,8 @@ class Engine(asyncio.Protocol):
 
     async def close(self, seconds: float) -> None:
         """Say goodbye and close in order, within this time for each; then cut."""
+        if not self._under_way:
+            self._write()  # a lone dot may be due: without it, QUIT would be a line of a message
         if self.lost is None and not self._under_way and not self._transport.is_closing():
             self._quitting, self._ending = True, "closed"
             self._transport.write(b"QUIT\r\n")
@@ -186,7 +193,6 @@ class Engine(asyncio.Protocol):
             return
         transaction, step = self._due.popleft()
         self._answers += 1
-        self._clock.expect(self._due[0][1].phase if self._due else None)
         if reply.code == 421:
             self._goodbye = self._goodbye or reply
             self._ending = self._ending or CLOSES
@@ -244,9 +250,8 @@ class Engine(asyncio.Protocol):
         self.abort(CLOSES)
 
     def _end(self, transaction: Transaction, verdict: Verdict) -> None:
-        self._under_way.pop(transaction, None)
-        if not transaction.ended.done():
-            transaction.ended.set_result(verdict)
+        del self._under_way[transaction]
+        self._ended.append((transaction, verdict))
         if verdict.kind is VerdictKind.SENT:
             return
         if verdict.misunderstood:
@@ -256,6 +261,12 @@ class Engine(asyncio.Protocol):
         if verdict.out_of_step or (verdict.phase is Phase.DOT and (verdict.misunderstood or verdict.code is None)):
             self._out_of_step(verdict.reply or "no reply that is understood")
         self._ending = self._ending or verdict.reply or "closed"
+
+    def _tell(self) -> None:
+        """Whoever hears of a verdict may submit the next mail, here or elsewhere: so only after all was heard."""
+        ended, self._ended = self._ended, []
+        for transaction, verdict in ended:
+            transaction.ended(verdict)
 
     def _out_of_step(self, why: str) -> None:
         """What comes next from this relay cannot be told apart."""
@@ -279,10 +290,8 @@ class Engine(asyncio.Protocol):
             self.abort(self._ending)
             return
         if self.has_room is not None and self.room:
-            self._turning = True
             self.has_room()
-            self._turning = False
-        self._write()
+        self._write_soon()
 
     @property
     def _may_begin(self) -> bool:
@@ -295,8 +304,15 @@ class Engine(asyncio.Protocol):
             return True
         return not self._due and self._accepted is None and self._lone_dot is None
 
+    def _write_soon(self) -> None:
+        """Write when this turn of the loop is over."""
+        if not self._to_write:
+            self._to_write = True
+            self._loop.call_soon(self._write)
+
     def _write(self) -> None:
         """Write all that may be written now."""
+        self._to_write = False
         if self.lost is not None or self._paused:
             return
         if not self._due and not self._parser.empty and self._under_way:
@@ -370,7 +386,7 @@ class Engine(asyncio.Protocol):
         if block:
             self._clock.expect_block()
             self._transport.write(bytes(block))
-            self._loop.call_soon(self._write)  # a relay that already refuses is heard before the next block
+            self._write_soon()  # a relay that already refuses is heard before the next block
             return
         self._accepted = self._pouring = None
         transaction.handed_over = True
@@ -395,6 +411,7 @@ class Engine(asyncio.Protocol):
         for transaction in list(self._under_way):
             transaction.at = phases.get(transaction, transaction.at)
             self._end(transaction, transaction.lost(why, self._goodbye, closed=closed))
+        self._tell()
 
 
 def stuffed(body: bytes) -> bytes:

@@ -18,7 +18,7 @@ from .replies import Phase, Reply, goes_on
 from .verdict import Verdict, VerdictKind
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class Transaction:
         mail, rcpt: the commands, with CRLF.
         body: the message, dots not stuffed, CRLF at its end.
         recipient: the address, to be kept out of reply texts.
-        ended: gets the verdict.
+        ended: called with the verdict, once.
         at: what is said or to be said next.
         mail_ok, rcpt_ok: whether MAIL and RCPT were accepted; None: no answer, or none that makes sense.
         refusal: the first refusal of a command of its own.
@@ -59,7 +59,7 @@ class Transaction:
 
     __slots__ = ("at", "body", "ended", "handed_over", "mail", "mail_ok", "rcpt", "rcpt_ok", "recipient", "refusal")
 
-    def __init__(self, mail: bytes, rcpt: bytes, body: bytes, recipient: str, ended: asyncio.Future[Verdict]) -> None:
+    def __init__(self, mail: bytes, rcpt: bytes, body: bytes, recipient: str, ended: Callable[[Verdict], None]) -> None:
         self.mail, self.rcpt, self.body = mail, rcpt, body
         self.recipient, self.ended = recipient, ended
         self.at = MAIL
