@@ -82,9 +82,12 @@ lint: venv ## ruff, mypy --strict, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Files of tests share nothing, so two run at once; but those on the node, which look at rates, have the machine alone.
+TWO_AT_ONCE := -n 2 --dist loadfile
+
 .PHONY: test-unit
 test-unit: venv ## the tests that need nothing but Python: a minute; the model of the operator with a tenth of its examples
-	MAILFLEET_MODEL_EXAMPLES=100 $(VENV)/bin/pytest tests/unit
+	MAILFLEET_MODEL_EXAMPLES=100 $(VENV)/bin/pytest $(TWO_AT_ONCE) tests/unit
 
 .PHONY: nightly
 nightly: venv ## property tests with more examples, and ever new ones: 10,000, and 50,000 of the operator's model (35 minutes) beside them
@@ -122,7 +125,8 @@ cluster-down: ## remove the cluster and all that belongs to it, also after a cra
 .PHONY: test
 test: venv cluster images ## all tests: unit, integration, API, end to end
 	@deploy/debian-packages.sh tests
-	$(VENV)/bin/pytest tests
+	$(VENV)/bin/pytest $(TWO_AT_ONCE) tests --ignore tests/e2e
+	$(VENV)/bin/pytest tests/e2e
 
 .PHONY: test-api
 test-api: venv warm ## the tests on a real kube-apiserver without a node

@@ -115,7 +115,8 @@ def decide(load: Load, size: int, bounds: Bounds, memory: Memory, now: datetime)
     allowed = Bounds(low, max(low, min(bounds.high, max(size, load.open_ranges))))
     if (clamped := allowed.clamp(size)) != size:
         return clamped, replace(memory, changed_at=now, rate_before=None)
-    if memory.changed_at is None or load.senders < size:
+    # No pod is started for a range that is done: so many are all that this size can have.
+    if memory.changed_at is None or load.senders < min(size, load.open_ranges):
         return size, replace(memory, changed_at=now)  # what is measured now is not yet this size's rate
     rested = now - memory.changed_at
     if load.account_rate >= SATURATED * load.limit:

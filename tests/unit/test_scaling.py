@@ -143,6 +143,17 @@ class TestShrinking:
         assert size == 9
         assert (memory.floor, memory.floor_until) == (8, NOW + scaling.FLOOR_HOLDS)
 
+    def test_also_when_fewer_ranges_are_left_than_senders_were_asked_for(self) -> None:
+        """Found on a real node: one of four ranges was done, so the fourth pod was waited for, for ever."""
+        few = load(limit=200, rate=200, senders=3, open_ranges=3)
+        size, memory = decide(few, 4, ANY, rested(best=900.0), NOW)
+        assert size == 3
+        assert decide(few, 3, ANY, memory, NOW + timedelta(seconds=200))[0] == 2
+
+    def test_not_before_all_pods_are_there_that_there_can_be(self) -> None:
+        few = load(limit=200, rate=200, senders=2, open_ranges=3)
+        assert decide(few, 4, ANY, rested(best=900.0), NOW)[0] == 4
+
 
 class TestBounds:
     def test_bounds_hold_at_once(self) -> None:
