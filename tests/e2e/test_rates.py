@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from e2e.stage import API
 from mailfleet_demo.errors import CommandError
-from mailfleet_demo.oracle import Limit, peak
+from mailfleet_demo.oracle import Limit
 from mailfleet_demo.progress import condition
 from mailfleet_operator.status import ETA_STEP
 from services import PATIENCE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mailfleet_demo.kubectl import Kubectl
 
 OTHER = "favoured"
+SPAN = 5.0
 
 
 def test_two_campaigns_share_a_relay_by_their_weights(make_stage: Callable[..., Stage]) -> None:
@@ -153,16 +154,20 @@ def test_a_fleet_follows_its_relay_s_limit_up_and_down(make_stage: Callable[...,
 
     times = sorted(e["time"] for e in stage.accepted())
     moments = (lowered + quarter / 4 for quarter in range(int(20 * PATIENCE)))
-    follows = next((at for at in moments if peak(times_between(times, at, ended)) <= low.peak), None)
+    follows = next((at for at in moments if holds(low, times, at, ended)), None)
     assert follows, "a lower limit holds within five seconds"
-    assert peak(times_between(times, 0, raised)) <= low.peak
-    assert peak(times_between(times, raised, follows)) <= high.peak
+    assert holds(low, times, 0, raised)
+    assert holds(high, times, raised, follows)
     best = max(mean(times, at, at + 10) for at in range(int(raised), int(lowered) - 10))
     shares = (best / 2000, mean(times, follows, ended) / 200)
     print(f"senders {told}; of the limit: {shares[0]:.1%} for ten seconds, lowered {shares[1]:.1%}")
     assert all(0.95 <= share <= 1.05 for share in shares), shares
 
 
-def times_between(times: list[float], begin: float, end: float) -> list[float]:
-    """The part of sorted times from one moment to another."""
-    return times[bisect_left(times, begin) : bisect_left(times, end)]
+def holds(limit: Limit, times: list[float], begin: float, end: float) -> bool:
+    """Whether no five seconds between two moments had more than the limit and its burst. (A relay that takes its time
+    over each mail bunches them on a busy machine, so a single second says more of the machine.)
+    """
+    within = times[bisect_left(times, begin) : bisect_left(times, end)]
+    most = max((bisect_left(within, at + SPAN) - i for i, at in enumerate(within)), default=0)
+    return most <= SPAN * 1.05 * limit.per_second + limit.burst

@@ -95,12 +95,13 @@ class Connector:
             tuple(dict.fromkeys(mechanism.upper() for mechanism in client.server_auth_methods)),
             encrypted.version() if encrypted else None,
         )
+        transport = client.transport
         try:
             await client.quit(timeout=self._timeouts.quit_seconds)
         except (aiosmtplib.SMTPException, OSError):
             pass  # it was polite to say so; what we wanted to know is known
         finally:
-            client.close()
+            _cut(client, transport)
         return offer
 
     async def _ready(self) -> tuple[aiosmtplib.SMTP, set[str]]:
@@ -124,7 +125,7 @@ class Connector:
         try:
             return client, await self._open(client)
         except BaseException:
-            client.close()
+            _cut(client, client.transport)
             raise
 
     async def _open(self, client: aiosmtplib.SMTP) -> set[str]:
@@ -304,3 +305,10 @@ def _known(cause: BaseException) -> tuple[RelayFault, str] | None:
             return RelayFault.CONNECTION_REFUSED, "refuses connections: check host and port, and that the relay runs"
         case _:
             return None
+
+
+def _cut(client: aiosmtplib.SMTP, transport: asyncio.BaseTransport | None) -> None:
+    """Close for good: TLS would wait for the relay's goodbye, for which the loop may not live long enough."""
+    client.close()
+    if transport is not None:
+        as_transport(transport).abort()
