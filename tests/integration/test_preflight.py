@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +64,7 @@ class Office:
     def fly(self, **more: str) -> tuple[Exit, Preflight]:
         """Run the verb; its exit code, and what it wrote."""
         code = preflighting.preflight(PreflightSettings.read(Environment(self.variables(**more))))
+        gc.collect()  # a connection that was left open is told of here, and not in some later test
         return code, preflights(self.engine, [("shop", "ses")])["shop", "ses"]
 
     def fault(self, server: Any, *, login: tuple[str, str] | None = None, ca: Path | None = None, **spec: Any) -> str:
@@ -194,6 +199,37 @@ def test_a_relay_that_takes_nobody_is_named(
 ) -> None:
     sink.behave(rule)
     assert office.fault(sink).startswith(f"{fault}: ")
+
+
+@pytest.mark.parametrize(
+    ("replies", "fault"),
+    [
+        (["554 5.7.1 not you"], "RelayRefuses"),
+        (["220 hello", "250-hello\r\n250 AUTH PLAIN", "535 5.7.8 not you"], "CredentialsRefused"),
+    ],
+)
+def test_a_relay_that_says_no_goodbye_is_not_waited_for(
+    office: Office, certificates: Certificates, replies: list[str], fault: str
+) -> None:
+    context, heard = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), threading.Event()
+    context.load_cert_chain(certificates.chain, certificates.key)
+
+    def refuse(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            for i, reply in enumerate(replies):
+                if i:
+                    connection.recv(1000)
+                connection.sendall(f"{reply}\r\n".encode())
+            heard.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relay = threading.Thread(target=refuse, args=(listener,))
+        relay.start()
+        there = Elsewhere("localhost", listener.getsockname()[1])
+        said = office.fault(there, login=LOGIN, ca=certificates.ca, tls={"mode": "Implicit"}, authenticate=True)
+        heard.set()
+        relay.join(30)
+    assert said.startswith(f"{fault}: ")
 
 
 def test_silence_is_a_timeout(office: Office, sink: Sink) -> None:

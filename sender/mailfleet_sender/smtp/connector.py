@@ -131,7 +131,13 @@ class Connector:
     async def _open(self, client: aiosmtplib.SMTP) -> set[str]:
         relay = self._relay
         with self._failures(Phase.CONNECT):
-            await client.connect(sock=await self._dial())
+            sock = await self._dial()
+            try:
+                await client.connect(sock=sock)
+            except BaseException:
+                with contextlib.suppress(OSError):  # the client has let go of the transport: see _cut
+                    sock.shutdown(socket.SHUT_RDWR)
+                raise
         await self._greet(client)
         keywords = {*client.esmtp_extensions}
         if relay.tls.mode is TlsMode.START_TLS:
