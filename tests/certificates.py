@@ -20,7 +20,8 @@ class Certificates:
 
     @classmethod
     def make(cls, folder: Path, *hosts: str) -> Certificates:
-        """Make them, valid for a day, for these hosts as well."""
+        """Make them, valid for a day, for these hosts as well; the folder, too, if it is not there."""
+        folder.mkdir(exist_ok=True)
 
         def openssl(*words: str) -> None:
             subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)

@@ -9,6 +9,7 @@ from typing import Any
 from mailfleet_operator import manifests, names, views
 from mailfleet_operator.observation import (
     PLANNER,
+    PREFLIGHT,
     SENDER,
     CampaignView,
     JobView,
@@ -147,6 +148,28 @@ def plan_job(attempt: int = 1, **changes: Any) -> JobView:
         parallelism=1,
         suspended=False,
         active=1,
+    )
+    return replace(job, **changes)
+
+
+def preflight_job(attempt: int = 1, *, after: str = "", **changes: Any) -> JobView:
+    """A relay's preflight, at work."""
+    made_for = manifests.made_for_preflight(relay(), "mailfleet")
+    job = JobView(
+        namespace="marketing",
+        name=names.preflight_job("ses", "marketing", made_for, attempt, after),
+        uid=f"f-{attempt}{after}",
+        owner_uid="r-1",
+        component=PREFLIGHT,
+        run=0,
+        wave=None,
+        attempt=attempt,
+        made_for=made_for,
+        image=IMAGE,
+        parallelism=1,
+        suspended=False,
+        active=1,
+        created_at=ago(5),
     )
     return replace(job, **changes)
 

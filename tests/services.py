@@ -139,6 +139,7 @@ class PostgresServer(_Server):
             "unix_socket_directories": str(self.folder),
             **settings,
         }
+        self.folder.mkdir(exist_ok=True)
         self.binaries = _postgres_binaries()
         self.names = itertools.count()
         self.certificates = certificates
@@ -288,6 +289,7 @@ class RedisServer(_Server):
             raise RuntimeError(
                 "no Redis server found: install the Debian package redis-server, or run `make packages` as root"
             )
+        self.folder.mkdir(exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [

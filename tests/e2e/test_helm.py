@@ -104,12 +104,7 @@ def test_upgrade_to_the_next_minor_and_roll_back_in_the_middle_lose_and_double_n
         assert stage.count("uncertain") == 0
     assert "Succeeded" in helm("test", "mailfleet", "--namespace", NAMESPACE, "--timeout", "240s")
     # And a campaign from its beginning, by the older version on the newer shape.
-    third = make_stage("helm-back")
-    third.fill(300)
-    third.apply_relay()
-    third.apply()
-    third.until_complete(seconds=90)
-    third.balance()
+    sends_from_the_beginning(make_stage("helm-back"))
 
 
 def test_uninstalling_keeps_campaigns_and_an_installation_without_helm_goes_on(
@@ -141,13 +136,16 @@ def test_uninstalling_keeps_campaigns_and_an_installation_without_helm_goes_on(
     stage.balance()
     assert stage.count("uncertain") == 0
 
-    # From its beginning as well.
-    other = make_stage("install-yaml")
-    other.fill(300)
-    other.apply_relay()
-    other.apply()
-    other.until_complete(seconds=90)
-    other.balance()
+    sends_from_the_beginning(make_stage("install-yaml"))
+
+
+def sends_from_the_beginning(stage: Stage) -> None:
+    """A small campaign, planned and sent by what is installed now."""
+    stage.fill(300)
+    stage.apply_relay()
+    stage.apply()
+    stage.until_complete(seconds=90)
+    stage.balance()
 
 
 def _with_images(text: str) -> str:

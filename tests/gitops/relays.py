@@ -8,32 +8,17 @@ from typing import Any
 
 from gitops.scenes import named
 from mailfleet_operator import manifests, relay_plan
-from mailfleet_operator.observation import PREFLIGHT, JobView, PodView, Refusal
+from mailfleet_operator.observation import PREFLIGHT, PodView, Refusal
 from mailfleet_operator.relay_plan import AccountView, RelayObservation, Said
 from mailfleet_sender.contract.preflight import Preflight, RelayFault
-from observations import IMAGE, NOW, ago, relay
+from observations import IMAGE, NOW, ago, failed, preflight_job, relay
 
 SPEC = {"host": "smtp.example.com", "limits": {"rate": "1000/s"}}
 MADE_FOR = manifests.made_for_preflight(relay(), "mailfleet")
 PASSED = Preflight(MADE_FOR, "ses-0", None, "smtp.example.com:587 takes connections: TLSv1.3, no login", (), ago(600))
-JOB = JobView(
-    namespace="marketing",
-    name="ses-preflight",
-    uid="f-1",
-    owner_uid="r-1",
-    component=PREFLIGHT,
-    run=0,
-    wave=None,
-    attempt=1,
-    made_for=MADE_FOR,
-    image=IMAGE,
-    parallelism=1,
-    suspended=False,
-    active=1,
-    created_at=ago(5),
-)
+JOB = preflight_job(name="ses-preflight")
 POD = PodView("marketing", "ses-preflight-x", "p-1", JOB.name, JOB.uid, PREFLIGHT, "Pending")
-DIED = replace(JOB, failed_reason="BackoffLimitExceeded", active=0, ended_at=ago(5))
+DIED = failed(JOB, 5)
 TOLD = {
     RelayFault.HOST_NOT_FOUND: "smtp.example.com has no address",
     RelayFault.CONNECTION_REFUSED: "smtp.example.com:587 refuses connections",

@@ -17,6 +17,7 @@ from observations import (
     NOW,
     ago,
     campaign,
+    failed,
     ledger,
     main_wave,
     observation,
@@ -122,7 +123,7 @@ SCENES = (
         "Degraded",
         {
             "ledger": replace(planning(), reports=(report(ReportReason.COLUMN_NOT_FOUND, f"{PLAN_JOB.name}-0-x"),)),
-            "jobs": (replace(PLAN_JOB, failed_reason="BackoffLimitExceeded", ended_at=ago(5), active=0),),
+            "jobs": (failed(PLAN_JOB, 5),),
             "pods": (),
         },
         before={},

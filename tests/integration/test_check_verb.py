@@ -47,8 +47,6 @@ def test_what_is_wrong_is_told_of_each(database_url: str) -> None:
 
 def test_servers_of_a_private_authority_are_reached_by_its_file_alone(tmp_path: Path) -> None:
     """As pods have it in /etc/mailfleet/trust; another authority's, and none at all, are told of each server."""
-    for name in ("house", "other", "postgres", "redis"):
-        (tmp_path / name).mkdir()
     house, other = Certificates.make(tmp_path / "house"), Certificates.make(tmp_path / "other")
     with (
         PostgresServer(tmp_path / "postgres", certificates=house) as postgres,

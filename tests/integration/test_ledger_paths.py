@@ -66,8 +66,6 @@ def test_a_run_through_pgbouncer_in_transaction_mode(
 @pytest.mark.timeout(600)
 def test_a_run_over_tls_that_verifies_the_servers_by_a_private_authority(sink: Sink, tmp_path: Path) -> None:
     """Ledger, recipients' database and Redis."""
-    for name in ("house", "other", "postgres", "redis"):
-        (tmp_path / name).mkdir()
     certificates, other = Certificates.make(tmp_path / "house"), Certificates.make(tmp_path / "other")
     with (
         PostgresServer(tmp_path / "postgres", certificates=certificates) as postgres,

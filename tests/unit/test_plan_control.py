@@ -125,6 +125,14 @@ class TestCancel:
         )
         assert done(o, CloseRun) == [replace(CANCEL, fence=fenced)]
 
+    def test_of_a_file_it_still_says_as_of_when(self) -> None:
+        o = cancelled()
+        assert o.ledger
+        read = replace(o, ledger=replace(o.ledger, file_read_at=ago(3600)))
+        assert said(read, Type.PLANNED).message == plan.planning.counted(read)
+        assert "the file as of" in said(read, Type.PLANNED).message
+        assert "the file" not in said(o, Type.PLANNED).message
+
     def test_once_some_count_as_cancelled_it_is_never_complete(self) -> None:
         """The last sender ended after the first ranges had been closed (found by the model test)."""
         totals = Totals(planned=10, sent=8, cancelled=2)

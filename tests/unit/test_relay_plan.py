@@ -16,7 +16,8 @@ from mailfleet_operator.actions import CreatePreflightJob, DeleteJob
 from mailfleet_operator.observation import PREFLIGHT, JobView, PodView, Refusal
 from mailfleet_operator.relay_plan import AccountView, RelayObservation, Said, preflight
 from mailfleet_sender.contract.preflight import Preflight, RelayFault
-from observations import IMAGE, NOW, ago, relay
+from observations import IMAGE, NOW, ago, failed, relay
+from observations import preflight_job as job
 
 if TYPE_CHECKING:
     from mailfleet_operator.observation import RelayView
@@ -28,32 +29,11 @@ REFUSED = (
 )
 
 
-def job(attempt: int = 1, *, after: str = "", **changes: Any) -> JobView:
-    """A preflight at work."""
-    view = JobView(
-        namespace="marketing",
-        name=names.preflight_job("ses", "marketing", MADE_FOR, attempt, after),
-        uid=f"f-{attempt}{after}",
-        owner_uid="r-1",
-        component=PREFLIGHT,
-        run=0,
-        wave=None,
-        attempt=attempt,
-        made_for=MADE_FOR,
-        image=IMAGE,
-        parallelism=1,
-        suspended=False,
-        active=1,
-        created_at=ago(5),
-    )
-    return replace(view, **changes)
-
-
 def ended(view: JobView, seconds_ago: float, *, passed: bool) -> JobView:
     """The same, over."""
     if passed:
         return replace(view, complete=True, active=0, ended_at=ago(seconds_ago))
-    return replace(view, failed_reason="BackoffLimitExceeded", active=0, ended_at=ago(seconds_ago))
+    return failed(view, seconds_ago)
 
 
 def pod(of: JobView, **changes: Any) -> PodView:

@@ -17,6 +17,7 @@ from mailfleet_operator.conditions import Type, false, true
 from mailfleet_operator.observation import SENDER
 from mailfleet_sender.contract.accounts import RunState
 
+from . import planning
 from .step import Step
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def close(o: Observation, run: int, into: RunState, reason: EndReason | None, *,
         actions.append(TellLimiter(o.relay.relay.account, o.campaign.spec.weight, paused=True))
     planned = o.campaign.status.condition(Type.PLANNED)
     if o.ledger and o.ledger.totals.planned:
-        totals = o.ledger.totals
-        planned = true(Type.PLANNED, "Planned", f"{totals.planned} recipients, {totals.skipped} of them skipped")
+        planned = true(Type.PLANNED, "Planned", planning.counted(o))
     message = f"{because}: what is in flight is being accounted for, the rest will count as cancelled"
     conditions = (false(Type.SENDING, doing, message), *((planned,) if planned else ()), *_orphaned(o))
     return Step((*actions, CloseRun(run, into, reason, unreachable(o, Type.SENDING, DRAINING))), conditions, last=True)

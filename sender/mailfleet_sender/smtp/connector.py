@@ -71,7 +71,7 @@ class Connector:
                 once the cause is mended. The message names host, port and the remedy.
             SenderFault: the relay refuses our credentials for good, or they are missing.
         """
-        client, _ = await self._ready()
+        client, _, _ = await self._ready()
         return Connection(
             as_transport(client.transport),
             Extensions.of(client.esmtp_extensions),
@@ -88,24 +88,23 @@ class Connector:
         Raises:
             RelayUnavailable, SenderFault: as `connect` does; `fault` says in one word what is wrong.
         """
-        client, keywords = await self._ready()
+        client, sock, keywords = await self._ready()
         encrypted = client.get_transport_info("ssl_object")
         offer = Offer(
             tuple(sorted(keyword.upper() for keyword in keywords)),
             tuple(dict.fromkeys(mechanism.upper() for mechanism in client.server_auth_methods)),
             encrypted.version() if encrypted else None,
         )
-        transport = client.transport
         try:
             await client.quit(timeout=self._timeouts.quit_seconds)
         except (aiosmtplib.SMTPException, OSError):
             pass  # it was polite to say so; what we wanted to know is known
         finally:
-            _cut(client, transport)
+            _cut(client, sock)
         return offer
 
-    async def _ready(self) -> tuple[aiosmtplib.SMTP, set[str]]:
-        """A client after EHLO, TLS and AUTH, and the keywords of every EHLO."""
+    async def _ready(self) -> tuple[aiosmtplib.SMTP, socket.socket, set[str]]:
+        """A client after EHLO, TLS and AUTH, its socket, and the keywords of every EHLO."""
         relay = self._relay
         if relay.authenticate and not (self._username and self._password):
             raise SenderFault(
@@ -122,22 +121,18 @@ class Connector:
             local_hostname=relay.hello_name or socket.gethostname(),
             timeout=self._timeouts.greeting_seconds,
         )
-        try:
-            return client, await self._open(client)
-        except BaseException:
-            _cut(client, client.transport)
-            raise
-
-    async def _open(self, client: aiosmtplib.SMTP) -> set[str]:
-        relay = self._relay
         with self._failures(Phase.CONNECT):
             sock = await self._dial()
-            try:
-                await client.connect(sock=sock)
-            except BaseException:
-                with contextlib.suppress(OSError):  # the client has let go of the transport: see _cut
-                    sock.shutdown(socket.SHUT_RDWR)
-                raise
+        try:
+            return client, sock, await self._open(client, sock)
+        except BaseException:
+            _cut(client, sock)
+            raise
+
+    async def _open(self, client: aiosmtplib.SMTP, sock: socket.socket) -> set[str]:
+        relay = self._relay
+        with self._failures(Phase.CONNECT):
+            await client.connect(sock=sock)
         await self._greet(client)
         keywords = {*client.esmtp_extensions}
         if relay.tls.mode is TlsMode.START_TLS:
@@ -313,8 +308,8 @@ def _known(cause: BaseException) -> tuple[RelayFault, str] | None:
             return None
 
 
-def _cut(client: aiosmtplib.SMTP, transport: asyncio.BaseTransport | None) -> None:
+def _cut(client: aiosmtplib.SMTP, sock: socket.socket) -> None:
     """Close for good: TLS would wait for the relay's goodbye, for which the loop may not live long enough."""
     client.close()
-    if transport is not None:
-        as_transport(transport).abort()
+    with contextlib.suppress(OSError):  # it is closed already
+        sock.shutdown(socket.SHUT_RDWR)
