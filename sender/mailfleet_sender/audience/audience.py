@@ -21,7 +21,7 @@ from . import csv_rows, statement
 from .connect import reading, sqlstate
 from .csv_rows import CsvRows
 from .row import Row, UnusableRow
-from .table import FIXED_TYPES, JSON_TYPES, KEY_TYPES, TEXT_TYPES, Named, describe, describe_exclusion
+from .table import FIXED_TYPES, JSON_TYPES, KEY_TYPES, PARSED_TYPES, TEXT_TYPES, Named, describe, describe_exclusion
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -91,6 +91,7 @@ class Audience:
         self._match = source.csv.match if isinstance(source, CsvRows) else source.match
         self._exclude, self._duplicates, self._steps = tuple(exclude), duplicate_addresses, tuple(steps)
         self._described: Described | None = None
+        self._page_read: tuple[Described, sa.Select[Any], list[Column]] | None = None
 
     def check(self) -> KeyType:
         """Find out whether the campaign's table can be used.
@@ -166,11 +167,12 @@ class Audience:
         Raises:
             AudienceUnavailable: the database, the table or a column cannot be read now.
         """
-        try:
-            with self._reading() as connection:
-                described = self._describe(connection)
-        except csv_rows.Forgotten:
-            return {}
+        if (described := self._described) is None:
+            try:
+                with self._reading() as connection:
+                    described = self._describe(connection)
+            except csv_rows.Forgotten:
+                return {}
         try:
             return self._read(described, keys)
         except _UNREADABLE:
@@ -306,21 +308,29 @@ class Audience:
 
     def _read(self, described: Described, keys: Sequence[str]) -> dict[str, Row | UnusableRow]:
         found: dict[str, Row | UnusableRow] = {}
-        chosen = [described.columns[name] for name in self._columns]
+        query, chosen = self._page(described)
+        names, plain = [c.name for c in chosen], not any(c.kind in PARSED_TYPES for c in chosen)
         with self._reading() as connection:
             connection.execute(sa.text(f"SELECT set_config('statement_timeout', '{ROWS_SECONDS}s', true)"))
-            result = connection.execute(self._page(described, chosen), {"keys": list(keys)})
-            for key, large, email, *values in result:
+            for key, large, email, *values in connection.execute(query, {"keys": list(keys)}).all():
                 if large:
                     name = described.email.name if large == 1 else chosen[large - 2].name
                     detail = f"the column {name!r} is longer than {COLUMN_OCTETS} octets"
                     found[key] = UnusableRow(key, LocalCode.ROW_TOO_LARGE, detail)
+                elif plain and None not in values:
+                    found[key] = Row(key, (email or "").strip(BLANKS), dict(zip(names, values, strict=True)))
                 else:
                     found[key] = Row(key, (email or "").strip(BLANKS), _values(chosen, values))
         return found
 
-    def _page(self, described: Described, chosen: list[Column]) -> sa.Select[Any]:
-        """The page read: key, which column is too large (0: none), the address, the columns."""
+    def _page(self, described: Described) -> tuple[sa.Select[Any], list[Column]]:
+        """The page read, made once: key, which column is too large (0: none), the address, the columns; and these."""
+        if self._page_read is None or self._page_read[0] is not described:
+            chosen = [described.columns[name] for name in self._columns]
+            self._page_read = described, self._select(described, chosen), chosen
+        return self._page_read[1:]
+
+    def _select(self, described: Described, chosen: list[Column]) -> sa.Select[Any]:
         key = described.column(described.key.name)
         email = sa.cast(described.column(described.email.name), sa.Text)
         texts = [email, *(_readable(described, c) for c in chosen)]

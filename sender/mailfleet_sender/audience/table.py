@@ -32,6 +32,7 @@ TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name"})
 FIXED_TYPES = frozenset({"bool", "int2", "int4", "int8", "float4", "float8", "date", "timestamp", "timestamptz"})
 """Read as they are, as Python's own types, and never large."""
 JSON_TYPES = frozenset({"json", "jsonb"})
+PARSED_TYPES = JSON_TYPES | {"numeric"}
 """Read as text, then parsed."""
 
 _TABLE = sa.text("""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mailfleet_sender.errors import LedgerUnavailable, SettingsError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _DRIVERS = ("postgresql+psycopg2://", "postgres+psycopg2://", "postgresql+psycopg://")
 _PASSING = (
@@ -37,6 +40,9 @@ _REACH: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+REST_SECONDS = 1.0
+"""A connection that was used less long ago is taken to be there still."""
 
 
 def open_ledger(url: str, *, application_name: str, pool_size: int = 1) -> Engine:
@@ -65,14 +71,31 @@ def open_ledger(url: str, *, application_name: str, pool_size: int = 1) -> Engin
         )
         return connection
 
-    return create_engine(
+    engine = create_engine(
         "postgresql+psycopg2://",
         creator=connect,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
         isolation_level="READ COMMITTED",
     )
+    _ask_after_rest(engine)
+    return engine
+
+
+def _ask_after_rest(engine: Engine) -> None:
+    """A connection that has lain unused is asked whether it is still there; pool_pre_ping would ask each time."""
+
+    @event.listens_for(engine, "checkin")
+    def put_back(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def taken(connection: PoolProxiedConnection, record: ConnectionPoolEntry, _: object) -> None:
+        if time.monotonic() - record.info.get("since", inf) > REST_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except psycopg2.Error as error:
+                raise DisconnectionError from error  # the pool opens another one
 
 
 def settings_of(timing: Timing) -> str:

@@ -93,7 +93,7 @@ class OwnedRange:
         self.ended = False
         self._released = False
         self.troubled = threading.Event()
-        self._pages = Pages(details.run, details.plan, details.page_wave, details.first_page)
+        self._pages = Pages(details.run, details.plan, details.page_wave, details.first_page, details.planned)
         self._engine, self._timing, self._settings = engine, timing, text(settings_of(timing))
         self._connection: Connection | None = None
         self._abandoned = threading.Event()

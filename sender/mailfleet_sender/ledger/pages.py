@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .positions import Positions
 
 CACHED_PAGES = 4
+FRESH_SECONDS = 5.0
+"""Keys that were read longer ago are read again: somebody may have been erased meanwhile."""
 
 _PAGES = text("""
 SELECT number, keys, attempts, since FROM page
@@ -35,11 +38,22 @@ SELECT reason FROM page WHERE run = :run AND plan = :plan AND wave <= :wave AND 
 
 
 class Pages:
-    """Positions to keys, with a small cache: two batches in the making rarely touch more than four pages."""
+    """Positions to keys, with a small cache, which is filled ahead: most of a range is read in its order."""
 
-    def __init__(self, run: int, plan: int, wave: int, first_page: int) -> None:
+    def __init__(
+        self,
+        run: int,
+        plan: int,
+        wave: int,
+        first_page: int,
+        planned: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._place, self._first = {"run": run, "plan": plan, "wave": wave}, first_page
+        self._end = first_page + -(-planned // PAGE_SIZE)
         self._cache: dict[int, Row[Any]] = {}
+        self._clock, self._fresh_until = clock, 0.0
 
     def keys(self, positions: Positions, read: Callable[[Sequence[int]], Sequence[Row[Any]]]) -> list[PageKey]:
         """The keys at `positions`, ascending; `read` is asked for the pages that are not in the cache.
@@ -48,8 +62,14 @@ class Pages:
             LedgerRewound: pages of a range that is open are gone.
         """
         wanted = {self._first + p // PAGE_SIZE for p in positions}
+        if self._clock() > self._fresh_until:
+            self._cache.clear()
         if missing := sorted(wanted - self._cache.keys()):
-            self._cache.update((row.number, row) for row in read(missing))
+            last = missing.pop()
+            ahead = range(last, min(last + CACHED_PAGES - 1, self._end))  # one place is left for the page before
+            if not self._cache:
+                self._fresh_until = self._clock() + FRESH_SECONDS
+            self._cache.update((row.number, row) for row in read([*missing, *ahead]))
         try:
             return [self._key(p) for p in positions]
         except (KeyError, IndexError):
