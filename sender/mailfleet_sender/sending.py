@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -63,9 +62,6 @@ DRAIN_MARGIN_SECONDS = 5.0
 """The drain ends this long before the kubelet's SIGKILL (DESIGN section 5, invariant 7)."""
 GARBAGE_OBJECTS = 10_000
 """Next to nothing here is in a cycle, and looking for cycles each 700 objects took 5 % of the time (decision 0049)."""
-SWITCH_SECONDS = 0.0005
-"""How long the loop may keep the ledger's thread from the interpreter. A commit is a dozen calls, each of which waits
-for it: at Python's 5 ms a claim took 50 ms, and permits ran out meanwhile (decision 0049)."""
 RELAY_ROW_SECONDS = 5.0
 """How old the relay's settings may be when a connection is opened."""
 
@@ -77,7 +73,6 @@ def send(settings: SendSettings) -> Exit:
     """Send one range; see `Exit` for what the number means to the Job."""
     gc.freeze()  # what the modules hold stays: it is never looked through again
     gc.set_threshold(GARBAGE_OBJECTS)
-    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Sender(settings).run())
 

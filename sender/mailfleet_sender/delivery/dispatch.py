@@ -22,6 +22,7 @@ from mailfleet_sender.smtp import VerdictKind
 
 from .judging import outcome_of, said, try_again
 from .pace import Pace
+from .threads import give_way
 
 if TYPE_CHECKING:
     from mailfleet_sender.contract.campaign import Retry
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .recorder import Recorder
     from .tally import Tally
+
+
+GIVE_WAY_SECONDS = 0.0005
+"""While mails are on their way, the threads may have the interpreter so often."""
 
 
 class Permit(NamedTuple):
@@ -101,13 +106,16 @@ class Dispatch:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._gives_way = False
         self.pace = Pace(time.monotonic())
         pool.listen(has_room=self._has_room, opened=self._fill, failed=self._cannot_connect)
 
     def at(self, permit: Permit, candidate: Candidate) -> None:
         """Begin a claimed recipient's transaction at its slot."""
-        heappush(self._later, _Due(permit.slot.start, next(self._numbers), permit, candidate))
-        self._set_timer()
+        start = permit.slot.start
+        heappush(self._later, _Due(start, next(self._numbers), permit, candidate))
+        if self._timer is None or start < self._timer_at:
+            self._set_timer()
 
     def unused(self, permit: Permit) -> None:
         """Its mail surely was not handed over."""
@@ -216,7 +224,14 @@ class Dispatch:
         self.pace.began()
         self._in_flight += 1
         self._idle.clear()
+        if not self._gives_way:
+            self._gives_way = True
+            self._loop.call_later(GIVE_WAY_SECONDS, self._give_way)
         connection.submit(mail, partial(self._ended, connection, due, time.monotonic()))
+
+    def _give_way(self) -> None:
+        self._gives_way = False
+        give_way()
 
     # --- and back --------------------------------------------------------------------------------------
     def _ended(self, connection: Connection, due: _Due, began: float, verdict: Verdict) -> None:

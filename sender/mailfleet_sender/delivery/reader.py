@@ -97,8 +97,9 @@ class Reader:
                 self._changed.clear()
                 await self._changed.wait()
             candidates = await self.candidates(part)
-            for candidate in candidates:
-                candidate.passed = candidate.position in self._given_back
+            if self._given_back:
+                for candidate in candidates:
+                    candidate.passed = candidate.position in self._given_back
             self._ready.extend(candidates)
             self._sendable += sum(map(self._is_sendable, candidates))
             octets = sum(c.octets for c in candidates)
@@ -126,9 +127,9 @@ class Reader:
                 code = SkipReason.ERASED if k.key is None else SkipReason.RECIPIENT_GONE
                 candidate.verdict = candidate.outcome(OutcomeKind.SKIPPED, code=code)
             found.append(candidate)
-        reasons = await self._suppression.reasons(found)
-        for candidate in found:
-            self._suppression.decide(candidate, reasons)
+        if reasons := await self._suppression.reasons(found):
+            for candidate in found:
+                self._suppression.decide(candidate, reasons)
         return found
 
     async def look_again(self) -> None:

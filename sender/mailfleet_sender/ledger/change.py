@@ -143,7 +143,7 @@ def copy_outcomes(connection: Connection, run: int, range_id: int, outcomes: Seq
     )
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
-        cursor.copy_expert(_COPY, io.StringIO(lines))
+        cursor.copy_expert(_COPY, io.StringIO(lines), size=len(lines))  # after each piece it waits for the interpreter
 
 
 def _field(value: str | None) -> str:
