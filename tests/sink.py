@@ -121,10 +121,14 @@ class Sink:
         return [rule["applied"] for rule in json.loads(self._request("/behaviour"))]
 
     def accepted(self) -> list[Accepted]:
-        """What it accepted, in order. Read from the file: works when it is dead, too."""
+        """What it accepted, in order. Read from the file: works when it is dead, too.
+
+        A line that is only half there is just being written, and its mail not acknowledged yet.
+        """
         if not self.log.exists():
             return []
-        return [Accepted(**json.loads(line)) for line in self.log.read_text().splitlines()]
+        *lines, _half = self.log.read_text().split("\n")
+        return [Accepted(**json.loads(line)) for line in lines]
 
     def recipients(self) -> list[str]:
         """Whose mail it accepted, in order."""

@@ -33,6 +33,14 @@ def test_an_accepted_message_is_logged_with_all_that_identifies_it(sink: Sink) -
     assert accepted.size == len(body)
 
 
+def test_a_line_that_is_just_being_written_is_not_read(sink: Sink) -> None:
+    send(sink, "ann@example.com", "<1@x>")
+    (whole,) = sink.log.read_text().splitlines(keepends=True)
+    for end in (1, len(whole) // 2, len(whole) - 1):
+        sink.log.write_text(whole + whole[:end])
+        assert sink.recipients() == ["ann@example.com"]
+
+
 def test_a_second_recipient_or_message_id_is_a_duplicate(sink: Sink) -> None:
     send(sink, "ann@example.com", "<1@x>")
     send(sink, "bob@example.com", "<2@x>")
