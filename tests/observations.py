@@ -134,34 +134,27 @@ def send_job(wave: int = 1, **changes: Any) -> JobView:
 def plan_job(attempt: int = 1, **changes: Any) -> JobView:
     """A plan Job, at work."""
     made_for = manifests.made_for_plan(campaign(), "mailfleet")
-    job = JobView(
-        namespace="marketing",
-        name=names.plan_job("autumn", "marketing", 5, made_for, attempt),
-        uid=f"p-{attempt}",
-        owner_uid="c-1",
-        component=PLANNER,
-        run=5,
-        wave=None,
-        attempt=attempt,
-        made_for=made_for,
-        image=IMAGE,
-        parallelism=1,
-        suspended=False,
-        active=1,
-    )
-    return replace(job, **changes)
+    name = names.plan_job("autumn", "marketing", 5, made_for, attempt)
+    return replace(_alone(PLANNER, name, f"p-{attempt}", "c-1", 5, attempt, made_for), **changes)
 
 
 def preflight_job(attempt: int = 1, *, after: str = "", **changes: Any) -> JobView:
     """A relay's preflight, at work."""
     made_for = manifests.made_for_preflight(relay(), "mailfleet")
-    job = JobView(
+    name = names.preflight_job("ses", "marketing", made_for, attempt, after)
+    job = _alone(PREFLIGHT, name, f"f-{attempt}{after}", "r-1", 0, attempt, made_for)
+    return replace(job, **{"created_at": ago(5), **changes})
+
+
+def _alone(component: str, name: str, uid: str, owner_uid: str, run: int, attempt: int, made_for: str) -> JobView:
+    """A Job of one pod that belongs to no wave, at work."""
+    return JobView(
         namespace="marketing",
-        name=names.preflight_job("ses", "marketing", made_for, attempt, after),
-        uid=f"f-{attempt}{after}",
-        owner_uid="r-1",
-        component=PREFLIGHT,
-        run=0,
+        name=name,
+        uid=uid,
+        owner_uid=owner_uid,
+        component=component,
+        run=run,
         wave=None,
         attempt=attempt,
         made_for=made_for,
@@ -169,9 +162,7 @@ def preflight_job(attempt: int = 1, *, after: str = "", **changes: Any) -> JobVi
         parallelism=1,
         suspended=False,
         active=1,
-        created_at=ago(5),
     )
-    return replace(job, **changes)
 
 
 def failed(job: JobView, seconds_ago: float) -> JobView:

@@ -35,6 +35,12 @@ PATIENCE = 4
 things work."""
 
 
+def whole_lines(log: Path) -> list[str]:
+    """The lines of a file that somebody may still be writing: without a last one that is only half there."""
+    *lines, _half = log.read_text().split("\n")
+    return lines
+
+
 def wait_for(what: str, probe: Callable[[], T | None], *, seconds: float = 30, interval: float = 0.05) -> T:
     """Ask `probe` until it gives something true; a deadline, never a sleep for luck.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from services import wait_for
+from services import wait_for, whole_lines
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -127,8 +127,7 @@ class Sink:
         """
         if not self.log.exists():
             return []
-        *lines, _half = self.log.read_text().split("\n")
-        return [Accepted(**json.loads(line)) for line in lines]
+        return [Accepted(**json.loads(line)) for line in whole_lines(self.log)]
 
     def recipients(self) -> list[str]:
         """Whose mail it accepted, in order."""

@@ -22,7 +22,7 @@ from mailfleet_sender.errors import LedgerUnavailable
 from mailfleet_sender.ledger import Runs, open_ledger
 from mailfleet_sender.ledger import Timing as LedgerTiming
 from mailfleet_sender.planning import plan_run
-from services import wait_for
+from services import wait_for, whole_lines
 
 from .stage import FaultyFleet, handed_over, pipelining
 
@@ -325,7 +325,7 @@ class Scene:
 
     def acquired(self, index: int) -> list[float]:
         """When senders took this range of the main wave, unix seconds, by their own logs."""
-        lines = [s for log in self.folder.glob(f"sender-1-{index}-*.log") for s in log.read_text().splitlines()]
+        lines = [line for log in self.folder.glob(f"sender-1-{index}-*.log") for line in whole_lines(log)]
         return [
             datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
             for line in lines

@@ -14,7 +14,17 @@ from mailfleet_sender.ledger import connection, open_ledger
 from mailfleet_sender.ledger.connection import transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine with one connection."""
+    opened = open_ledger(database_url, application_name="test")
+    yield opened
+    opened.dispose()
 
 
 def session(engine: Engine) -> int:
@@ -31,25 +41,21 @@ def cut(database_url: str, pid: int) -> None:
 
 
 def test_a_connection_that_was_cut_while_it_rested_is_replaced_unnoticed(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REST_SECONDS", 0.0)
-    engine = open_ledger(database_url, application_name="test")
     first = session(engine)
     assert session(engine) == first
     cut(database_url, first)
     assert session(engine) != first
-    engine.dispose()
 
 
 def test_one_that_was_used_just_now_is_not_asked_first_and_its_loss_passes(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REST_SECONDS", 1_000.0)
-    engine = open_ledger(database_url, application_name="test")
     first = session(engine)
     cut(database_url, first)
     with pytest.raises(LedgerUnavailable):
         session(engine)
     assert session(engine) != first
-    engine.dispose()

@@ -317,10 +317,10 @@ class Audience:
                     name = described.email.name if large == 1 else chosen[large - 2].name
                     detail = f"the column {name!r} is longer than {COLUMN_OCTETS} octets"
                     found[key] = UnusableRow(key, LocalCode.ROW_TOO_LARGE, detail)
-                elif plain and None not in values:
-                    found[key] = Row(key, (email or "").strip(BLANKS), dict(zip(names, values, strict=True)))
                 else:
-                    found[key] = Row(key, (email or "").strip(BLANKS), _values(chosen, values))
+                    as_they_are = plain and None not in values
+                    seen = dict(zip(names, values, strict=True)) if as_they_are else _values(chosen, values)
+                    found[key] = Row(key, (email or "").strip(BLANKS), seen)
         return found
 
     def _page(self, described: Described) -> tuple[sa.Select[Any], list[Column]]:
